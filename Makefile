@@ -1,0 +1,61 @@
+# Two commands: `make course` runs every lesson, `make test` checks everything. Both make the environment first if needed.
+PYTHON  ?= python3.11
+VENV    ?= .venv
+# Where the CPU build of torch comes from; on Linux the default index serves the CUDA build.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+RUN     := $(VENV)/bin/python
+export HF_HUB_OFFLINE ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help env course test lint unit smoke stored browser lab lesson refresh clean
+
+help:            ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+env: $(VENV)/.ready   ## make the environment (5 GB on disk)
+
+$(VENV)/.ready: requirements/cpu.lock pyproject.toml
+	@echo "== environment 1/3: $(VENV) with $(PYTHON)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "Python 3.11 is needed: make PYTHON=/path/to/python3.11"; exit 1; }
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	@echo "== environment 2/3: torch, CPU build"
+	PIP_RETRIES=1 $(VENV)/bin/pip install --no-deps --extra-index-url $(TORCH_INDEX) "$$(grep -oE '^torch==[^ ]+' requirements/cpu.lock)"
+	@echo "== environment 3/3: $$(grep -c == requirements/cpu.lock) packages, pinned"
+	$(VENV)/bin/pip install --no-deps -r requirements/cpu.lock
+	$(VENV)/bin/pip install --no-deps --no-build-isolation -q -e .
+	@touch $@
+
+course: env      ## run every lesson (cpu profile); resumes where it stopped; outputs/report.html
+	$(RUN) -m helpers.course.run course $(ARGS)
+
+lesson: env      ## make lesson N=02 ARGS="-p temperature 0.05"
+	$(RUN) -m helpers.course.run lesson $(N) $(ARGS)
+
+refresh: env     ## re-execute lessons and store their outputs in notebooks/ (N=02 for one)
+	$(RUN) -m helpers.course.run refresh $(N) $(ARGS)
+
+lab: env         ## JupyterLab on the notebooks
+	$(VENV)/bin/jupyter lab --notebook-dir=. notebooks/00_start_here.ipynb
+
+test: lint unit smoke stored   ## everything
+
+lint: env        ## ruff on code and notebooks
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check helpers tests benchmarks requirements sample_data
+
+unit: env browser   ## unit tests and pages in a real browser
+	$(RUN) -m pytest -m "not notebook"
+
+smoke: env       ## every lesson by papermill at smoke size, recorded metrics asserted
+	$(RUN) -m pytest -m notebook
+
+stored: env      ## nbval: the stored outputs of the cells that are marked for it
+	$(RUN) -m pytest --nbval-lax --nbval-cell-timeout=600 -p no:cacheprovider notebooks/00_start_here.ipynb
+
+browser: env     ## a Chromium for the page tests, where none is found
+	@$(RUN) -m tests.browser || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq chromium; } \
+	  || $(RUN) -m playwright install chromium
+
+clean:           ## remove outputs (not the environment)
+	rm -rf outputs

@@ -1,0 +1,1 @@
+"""Ground floor: errors, settings, the machine, safe files, figures, recorded metrics and the lesson runner."""

@@ -1,0 +1,69 @@
+"""Files that are written whole or not at all, and read with a clear word when they are damaged."""
+
+import gzip
+import os
+import tempfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from helpers.course.encodings import decode_text
+from helpers.course.errors import InputError
+from helpers.course.paths import short_path
+
+
+@contextmanager
+def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """Open a file for writing that appears under its name only when it is complete.
+
+    A temporary file in the same folder takes the data, is flushed to the disk and then renamed over ``path``; after an
+    exception or a kill the old file is still there, whole. Folders are made. Text (``"w"``) is UTF-8 with ``\\n``.
+    """
+    path = Path(path)
+    if mode not in ("w", "wb"):
+        raise ValueError(f"mode {mode!r}: atomic_write takes 'w' or 'wb'")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = {"encoding": "utf-8", "newline": "\n"} if mode == "w" else {}
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, mode, **text) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    """The process's mask for new files (the system only tells it by setting it)."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """The content of a file, unpacked when its name ends in ``.gz``. Raises :class:`InputError`."""
+    path = Path(path)
+    try:
+        return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except FileNotFoundError:
+        near = sorted(other.name for other in path.parent.glob(f"*{path.suffix}"))[:8] if path.parent.is_dir() else []
+        hint = f"this folder holds {', '.join(near)}" if near else None
+        raise InputError("this file does not exist", file=short_path(path), hint=hint) from None
+    except IsADirectoryError:
+        raise InputError("a file is needed, this is a folder", file=short_path(path)) from None
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(
+            "this .gz file is damaged or cut short", file=short_path(path), hint=f"download it again ({error})"
+        ) from error
+
+
+def read_text(path: str | Path, encoding: str | None = None) -> tuple[str, str]:
+    """The text of a file and the name of its encoding (see :func:`helpers.course.encodings.decode_text`)."""
+    return decode_text(read_bytes(path), short_path(path), encoding)

@@ -1,0 +1,187 @@
+"""What machine this is, which profile fits it, seeds, and how much time and memory a piece of work took."""
+
+import os
+import platform
+import random
+import re
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Self
+
+import psutil
+
+if TYPE_CHECKING:
+    import torch
+
+MEGABYTE = 2**20
+GIGABYTE = 2**30
+T4_MEMORY_GB = 12.0
+"""A GPU below this has no room for the t4 profile (a T4 shows 14.6 to 15 of its 16 GB)."""
+A100_MEMORY_GB = 38.0
+BF16_CAPABILITY = (8, 0)
+"""``torch.cuda.is_bf16_supported()`` is True on a T4, which only emulates bf16: the compute capability decides."""
+
+GpuClass = Literal["none", "t4", "a100"]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The machine a lesson runs on; memory in GB (2**30 bytes), capability as CUDA's (major, minor)."""
+
+    python: str
+    system: str
+    cpu: str
+    cores: int
+    memory_gb: float
+    gpu: str | None
+    gpu_memory_gb: float | None
+    capability: tuple[int, int] | None
+    gpu_class: GpuClass
+    bf16: bool
+
+    @property
+    def profile(self) -> Literal["cpu", "t4", "a100"]:
+        """The profile that fits this machine."""
+        return "cpu" if self.gpu_class == "none" else self.gpu_class
+
+
+def detect_machine() -> Machine:
+    """Look at this machine (imports torch to ask for a GPU)."""
+    import torch
+
+    gpu = memory = capability = None
+    if torch.cuda.is_available():
+        properties = torch.cuda.get_device_properties(0)
+        gpu, memory = properties.name, round(properties.total_memory / GIGABYTE, 1)
+        capability = (properties.major, properties.minor)
+    return Machine(
+        python=platform.python_version(),
+        system=f"{platform.system()} {platform.machine()}",
+        cpu=_cpu_name(),
+        cores=_usable_cores(),
+        memory_gb=round(psutil.virtual_memory().total / GIGABYTE, 1),
+        gpu=gpu,
+        gpu_memory_gb=memory,
+        capability=capability,
+        gpu_class=gpu_class(memory, capability),
+        bf16=capability >= BF16_CAPABILITY if capability else _cpu_has_bf16(),
+    )
+
+
+def gpu_class(memory_gb: float | None, capability: tuple[int, int] | None) -> GpuClass:
+    """``a100``: at least 38 GB and capability 8.0 (real bf16); ``t4``: any other CUDA GPU with 12 GB; else ``none``."""
+    if memory_gb is None or capability is None or memory_gb < T4_MEMORY_GB:
+        return "none"
+    return "a100" if memory_gb >= A100_MEMORY_GB and capability >= BF16_CAPABILITY else "t4"
+
+
+def torch_device() -> "torch.device":
+    """The GPU when there is one that fits a GPU profile, otherwise the CPU."""
+    import torch
+
+    return torch.device("cpu" if detect_machine().gpu_class == "none" else "cuda")
+
+
+def set_seed(seed: int) -> None:
+    """Seed Python's, numpy's and torch's random numbers (GPU too)."""
+    import numpy as np
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def peak_memory_mb() -> float:
+    """The most memory (resident set, MB of 2**20 bytes) that this process, or one of its ended children, has held."""
+    try:
+        import resource
+    except ImportError:  # Windows has no getrusage, but keeps the peak itself
+        return psutil.Process().memory_info().peak_wset / MEGABYTE
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, KiB on Linux
+    who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return max(resource.getrusage(each).ru_maxrss for each in who) * unit / MEGABYTE
+
+
+def tree_memory_mb(process: psutil.Process) -> float:
+    """The memory (resident set, MB) that a process and its descendants hold now."""
+    total = 0
+    for member in [process, *_descendants(process)]:
+        try:
+            total += member.memory_info().rss
+        except psutil.NoSuchProcess:
+            continue  # it ended since the list was made
+    return total / MEGABYTE
+
+
+def _descendants(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return process.children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+class measure:
+    """Time and memory of a block: ``with measure() as m: work()``, then ``m.seconds``, ``m.peak_mb``, ``m.added_mb``.
+
+    ``peak_mb`` is the largest resident set of this process and its children seen while the block ran, sampled every 10 ms
+    (a spike shorter than that can be missed); ``added_mb`` is that less what was held at the start. ``gpu_peak_mb`` is what
+    torch held at most on the GPU, None without one.
+    """
+
+    def __init__(self, process: psutil.Process | None = None, every: float = 0.01) -> None:
+        self._process, self._every = process or psutil.Process(), every
+        self.seconds = self.peak_mb = self.added_mb = 0.0
+        self.gpu_peak_mb: float | None = None
+
+    def __enter__(self) -> Self:
+        self._done = threading.Event()
+        self._first = self.peak_mb = tree_memory_mb(self._process)
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._gpu = _torch_gpu()
+        if self._gpu:
+            self._gpu.reset_peak_memory_stats()
+        self._thread.start()
+        self._start = time.perf_counter()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds = time.perf_counter() - self._start
+        self._done.set()
+        self._thread.join()
+        self.peak_mb = max(self.peak_mb, tree_memory_mb(self._process))
+        self.added_mb = self.peak_mb - self._first
+        if self._gpu:
+            self.gpu_peak_mb = self._gpu.max_memory_allocated() / MEGABYTE
+
+    def _watch(self) -> None:
+        while not self._done.wait(self._every):
+            self.peak_mb = max(self.peak_mb, tree_memory_mb(self._process))
+
+
+def _torch_gpu() -> "type | None":
+    torch = sys.modules.get("torch")
+    return torch.cuda if torch is not None and torch.cuda.is_initialized() else None
+
+
+def _usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _cpuinfo() -> str:
+    path = Path("/proc/cpuinfo")
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+
+def _cpu_name() -> str:
+    match = re.search(r"^model name\s*:\s*(.+)$", _cpuinfo(), re.MULTILINE)
+    return match[1].strip() if match else platform.processor() or platform.machine()
+
+
+def _cpu_has_bf16() -> bool:
+    """True where the CPU multiplies bf16 itself (AVX512-BF16 or AMX); elsewhere bf16 runs, but slowly."""
+    flags = re.search(r"^flags\s*:\s*(.+)$", _cpuinfo(), re.MULTILINE)
+    return flags is not None and not {"avx512_bf16", "amx_bf16"}.isdisjoint(flags[1].split())

@@ -1,0 +1,119 @@
+"""Figures in one style: Korean glyphs, one palette, small pictures. Helper figures that several lessons share."""
+
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from cycler import cycler
+from matplotlib import font_manager
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from helpers.course.errors import InputError
+
+PALETTE = ("#2f6f8f", "#d9822b", "#5b8c5a", "#b1495b", "#7a6aa8", "#8a8478")
+"""Blue, orange, green, red, violet, grey: told apart by most colour-blind readers, in this order."""
+INK, GRID = "#2b2b2b", "#e4e1da"
+DPI = 88
+FONT = "NanumGothic"
+
+
+def use_course_style() -> None:
+    """Set matplotlib to the course's style: the font with Korean glyphs, the palette, figures of about 600 x 330 pixels."""
+    for font in _korean_fonts():
+        font_manager.fontManager.addfont(font)
+    matplotlib.rcParams.update(
+        {
+            "font.family": [FONT, "DejaVu Sans"],
+            "axes.unicode_minus": False,
+            "font.size": 10,
+            "text.color": INK,
+            "figure.figsize": (6.8, 3.8),
+            "figure.dpi": DPI,
+            "savefig.dpi": DPI,
+            "figure.constrained_layout.use": True,
+            "axes.prop_cycle": cycler(color=PALETTE),
+            "axes.edgecolor": GRID,
+            "axes.labelcolor": INK,
+            "axes.titlesize": 11,
+            "axes.titlelocation": "left",
+            "axes.titleweight": "bold",
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": True,
+            "axes.axisbelow": True,
+            "grid.color": GRID,
+            "grid.linewidth": 0.8,
+            "xtick.color": INK,
+            "ytick.color": INK,
+            "legend.frameon": False,
+            "lines.linewidth": 1.8,
+            "image.cmap": "YlGnBu",
+        }
+    )
+
+
+def _korean_fonts() -> list[Path]:
+    """The fonts that koreanize-matplotlib carries. (Importing it fails from Python 3.12 on, where distutils is gone.)"""
+    spec = find_spec("koreanize_matplotlib")
+    fonts = sorted(Path(spec.origin).parent.glob("fonts/*.ttf")) if spec and spec.origin else []
+    if not fonts:
+        raise InputError("no font with Korean glyphs was found", hint="pip install koreanize-matplotlib")
+    return fonts
+
+
+def line_figure(
+    lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], title: str, x: str, y: str, *, log_x: bool = False
+) -> Figure:
+    """Lines by name, each (x values, y values): losses over steps, scores over batch sizes."""
+    figure, axes = plt.subplots()
+    for name, (across, up) in lines.items():
+        axes.plot(across, up, label=name, marker="o" if len(across) <= 12 else None, markersize=4)
+    if log_x:
+        axes.set_xscale("log", base=2)
+    return _finish(figure, axes, title, x, y, legend=len(lines) > 1)
+
+
+def bar_figure(values: Mapping[str, float], title: str, y: str, *, errors: Sequence[float] | None = None) -> Figure:
+    """One bar a name with its value above it (before and after, model beside model); ``errors``: half-widths."""
+    figure, axes = plt.subplots()
+    colours = [PALETTE[number % len(PALETTE)] for number in range(len(values))]
+    bars = axes.bar(list(values), list(values.values()), color=colours, width=0.6, yerr=errors, capsize=4)
+    axes.bar_label(bars, fmt="%.3f", padding=3)
+    axes.margins(y=0.15)
+    axes.grid(axis="x", visible=False)
+    return _finish(figure, axes, title, "", y)
+
+
+def histogram_figure(values: Mapping[str, Sequence[float]], title: str, x: str, *, bins: int = 30) -> Figure:
+    """Histograms laid over one another on common bins: lengths, similarities, margins."""
+    figure, axes = plt.subplots()
+    edges = np.histogram_bin_edges(
+        np.concatenate([np.asarray(part, dtype=float) for part in values.values()]), bins=bins
+    )
+    for name, part in values.items():
+        axes.hist(part, bins=edges, alpha=0.6, label=name)
+    return _finish(figure, axes, title, x, "count", legend=len(values) > 1)
+
+
+def similarity_figure(matrix: np.ndarray, rows: Sequence[str], columns: Sequence[str], title: str) -> Figure:
+    """A matrix of similarities, shape (len(rows), len(columns)), with its numbers written in."""
+    figure, axes = plt.subplots(figsize=(6.8, max(2.4, 0.5 * len(rows) + 1.6)))
+    axes.imshow(matrix, aspect="auto", vmin=min(0.0, float(np.min(matrix))), vmax=max(1.0, float(np.max(matrix))))
+    axes.set_xticks(range(len(columns)), columns, rotation=20, ha="right")
+    axes.set_yticks(range(len(rows)), rows)
+    axes.grid(visible=False)
+    for (row, column), value in np.ndenumerate(matrix):
+        axes.text(column, row, f"{value:.2f}", ha="center", va="center", color="white" if value > 0.6 else INK)
+    return _finish(figure, axes, title, "", "")
+
+
+def _finish(figure: Figure, axes: Axes, title: str, x: str, y: str, legend: bool = False) -> Figure:
+    axes.set(title=title, xlabel=x, ylabel=y)
+    if legend:
+        axes.legend()
+    plt.close(figure)  # the figure is returned: the notebook shows it once, as the value of its cell
+    return figure

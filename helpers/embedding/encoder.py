@@ -1,0 +1,253 @@
+"""A sentence encoder: a transformer, its tokenizer, and the way its token vectors become one sentence vector."""
+
+from __future__ import annotations
+
+import copy
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from helpers.course.checksums import SUMS_FILE, verify_checksums, write_checksums
+from helpers.course.errors import InputError
+from helpers.course.files import repository_path, short_path
+from helpers.embedding import adapters
+from helpers.embedding.sentence_folder import Pooling, SentenceFolder, read_sentence_folder, write_sentence_folder
+
+TOKEN_BUDGET = {"cpu": 2_048, "cuda": 32_768}  # tokens a forward pass, padding included; small ones stay in the cache
+LONGEST_DEFAULT = 128
+
+
+class Encoder(nn.Module):
+    """Texts in, vectors out.
+
+    model       a transformers encoder whose first output is (B, L, H); after `add_lora`, a PeftModel around it
+    pooling     "mean" over the real tokens, or "cls": the first token
+    max_length  tokens kept of a text, special tokens and prompt included
+    prompts     texts put before a sentence by name, such as {"query": "query: "}; saved with the model
+    prompt      the name of the prompt that is used when none is asked for
+    base        the name or folder that the weights came from
+    """
+
+    def __init__(
+        self, model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, *, pooling: Pooling = "mean",
+        max_length: int = LONGEST_DEFAULT, prompts: dict[str, str] | None = None, prompt: str | None = None,
+        base: str = "",
+    ) -> None:
+        super().__init__()
+        self.model, self.tokenizer, self.base = model, tokenizer, base
+        self.pooling, self.max_length = pooling, max_length
+        self.prompts, self.prompt = dict(prompts or {}), prompt
+        self.base_fingerprint = ""
+        longest = _longest(model, tokenizer)
+        if max_length > longest:
+            raise InputError(
+                f"{base or 'this model'} cannot read that many tokens", place="max_length", given=max_length,
+                allowed=f"at most {longest}",
+            )
+        self._prompt_text(prompt)
+
+    @classmethod
+    def load(
+        cls, model: str | Path, *, pooling: Pooling | None = None, max_length: int | None = None,
+        prompts: dict[str, str] | None = None, prompt: str | None = None, trainable_adapter: bool = False,
+    ) -> Self:
+        """Load a transformers or sentence-transformers folder or hub name, or the folder of a LoRA adapter.
+
+        What is not given is read from the files beside the weights, else mean pooling and 128 tokens. Weights are
+        verified where SHA256SUMS lies beside them, must be safetensors, and are held in float32.
+        Raises InputError when there is no such model, its files are damaged, or it needs parts not known here.
+        """
+        name = resolve_model(model)
+        if (Path(name) / "adapter_config.json").is_file():
+            return cls._load_with_adapter(Path(name), pooling, max_length, prompts, prompt, trainable_adapter)
+        if (Path(name) / SUMS_FILE).is_file():
+            verify_checksums(name)
+        try:
+            network = AutoModel.from_pretrained(name, dtype=torch.float32, use_safetensors=True)
+            tokenizer = AutoTokenizer.from_pretrained(name)
+        except OSError as error:
+            raise InputError(
+                "this model is neither a folder here nor to be had from the Hugging Face hub",
+                place="model", given=str(model), hint=f"transformers says: {str(error).splitlines()[0]}",
+            ) from error
+        told = read_sentence_folder(name)
+        return cls(
+            network, tokenizer, pooling=pooling or told.pooling or "mean",
+            max_length=max_length or told.max_length or min(LONGEST_DEFAULT, _longest(network, tokenizer)),
+            prompts=prompts or told.prompts, prompt=prompt or told.default_prompt,
+            base=short_path(name) if Path(name).is_dir() else name,
+        )
+
+    @classmethod
+    def _load_with_adapter(
+        cls, folder: Path, pooling: Pooling | None, max_length: int | None, prompts: dict[str, str] | None,
+        prompt: str | None, trainable: bool,
+    ) -> Self:
+        told = adapters.read_card(folder)
+        encoder = cls.load(
+            adapters.base_of(folder), pooling=pooling or told.get("pooling"),
+            max_length=max_length or told.get("max_length"), prompts=prompts or told.get("prompts"),
+            prompt=prompt or told.get("prompt"),
+        )
+        encoder.load_adapter(folder, trainable=trainable)
+        return encoder
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @property
+    def dimension(self) -> int:
+        return self.model.config.hidden_size
+
+    def add_lora(self, *, r: int, alpha: float, dropout: float = 0.0, targets: list[str] | None = None) -> None:
+        """Freeze the weights and train low-rank corrections beside them from now on."""
+        self.base_fingerprint = adapters.fingerprint(self.model)
+        self.model = adapters.add_lora(self.model, r=r, alpha=alpha, dropout=dropout, targets=targets)
+
+    def load_adapter(self, folder: str | Path, *, trainable: bool) -> None:
+        """Put a saved adapter on this base; raises InputError when it was trained on another one."""
+        self.base_fingerprint = adapters.fingerprint(self.model)
+        self.model = adapters.load_adapter(self.model, folder, trainable=trainable)
+
+    def tokenize(self, texts: Sequence[str], prompt: str | None = None) -> list[list[int]]:
+        """Token ids of each text, cut to `max_length`, not padded. `prompt` is the name of one of `prompts`."""
+        for number, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise InputError("a text must be a string", place=f"item {number}", given=text)
+        before = self._prompt_text(prompt)
+        if not texts:
+            return []
+        return self.tokenizer([before + text for text in texts], truncation=True, max_length=self.max_length)["input_ids"]
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """input_ids (B, L), attention_mask (B, L) of 1 and 0 -> sentence vectors (B, H) in float32, not normalised."""
+        hidden = self.model(input_ids=input_ids, attention_mask=attention_mask)[0].float()  # (B, L, H)
+        if self.pooling == "cls":
+            return hidden[:, 0]
+        weights = attention_mask[:, :, None].float()
+        return (hidden * weights).sum(1) / weights.sum(1).clamp(min=1)
+
+    def embed(self, tokens: Sequence[Sequence[int]], token_budget: int | None = None) -> Tensor:
+        """Vectors (N, H) of token lists in the order given, with gradients where they are switched on.
+
+        Lists of like length go through the model together, so that little is spent on padding; the vectors are those
+        of one padded batch up to rounding (dropout draws differ, as they do between any two passes).
+        """
+        batches = batches_by_length([len(ids) for ids in tokens], token_budget or TOKEN_BUDGET[self.device.type])
+        vectors = torch.cat([self(*self._pad([tokens[i] for i in batch])) for batch in batches])
+        order = torch.tensor([i for batch in batches for i in batch], device=vectors.device)
+        return vectors[order.argsort()]
+
+    @torch.inference_mode()
+    def encode(
+        self, texts: Sequence[str], *, prompt: str | None = None, normalize: bool = True, token_budget: int | None = None
+    ) -> np.ndarray:
+        """Vectors of texts, (N, H) float32, of length 1 unless `normalize` is False; dropout is off."""
+        if not texts:
+            return np.zeros((0, self.dimension), dtype=np.float32)
+        was_training = self.training
+        self.eval()
+        try:
+            vectors = self.embed(self.tokenize(texts, prompt), token_budget)
+        finally:
+            self.train(was_training)
+        return (F.normalize(vectors, dim=-1) if normalize else vectors).cpu().numpy()
+
+    def save(self, folder: str | Path) -> Path:
+        """Write a sentence-transformers folder, adapters merged into the weights, with checksums; whole or not at all."""
+        with _replaced_folder(Path(folder)) as new:
+            self._merged().save_pretrained(new)
+            self.tokenizer.save_pretrained(new)
+            told = SentenceFolder(self.pooling, self.max_length, self.prompts, self.prompt)
+            write_sentence_folder(new, told, self.dimension)
+            write_checksums(new)
+        return Path(folder)
+
+    def save_adapter(self, folder: str | Path) -> Path:
+        """Write the LoRA adapter alone, with a card that names its base; whole or not at all."""
+        if not isinstance(self.model, PeftModel):
+            raise InputError("there is no LoRA adapter to save: all weights were trained", hint="call save() instead")
+        facts = {"pooling": self.pooling, "max_length": self.max_length, "prompts": self.prompts, "prompt": self.prompt}
+        with _replaced_folder(Path(folder)) as new:
+            adapters.save_adapter(self.model, new, base=self.base, base_fingerprint=self.base_fingerprint, **facts)
+            write_checksums(new)
+        return Path(folder)
+
+    def _merged(self) -> PreTrainedModel:
+        return copy.deepcopy(self.model).merge_and_unload() if isinstance(self.model, PeftModel) else self.model
+
+    def _pad(self, tokens: list[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        length = max(1, *(len(ids) for ids in tokens))
+        padding = self.tokenizer.pad_token_id or 0
+        ids = torch.tensor([[*row, *[padding] * (length - len(row))] for row in tokens])
+        mask = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in tokens])
+        return ids.to(self.device), mask.to(self.device)
+
+    def _prompt_text(self, prompt: str | None) -> str:
+        prompt = prompt if prompt is not None else self.prompt
+        if prompt is not None and prompt not in self.prompts:
+            raise InputError("the model has no prompt of this name", place="prompt", given=prompt, allowed=[*self.prompts])
+        return "" if prompt is None else self.prompts[prompt]
+
+
+def resolve_model(model: str | Path) -> str:
+    """A model folder as an absolute path (relative ones lie below the repository's root), or a hub name as it is."""
+    folder = repository_path(model)
+    if folder.is_dir():
+        return str(folder)
+    if isinstance(model, Path) or str(model).count("/") != 1 or str(model).startswith((".", "~")):
+        raise InputError(
+            "this model folder does not exist", place="model", given=str(model),
+            allowed="a folder, or the name of a model on the Hugging Face hub like intfloat/multilingual-e5-large",
+        )
+    return str(model)
+
+
+def batches_by_length(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
+    """Indices of texts, longest first, in batches of at most `token_budget` tokens with padding (or of one text)."""
+    batches: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if not batches or (len(batches[-1]) + 1) * lengths[batches[-1][0]] > token_budget:
+            batches.append([])
+        batches[-1].append(i)
+    return batches
+
+
+def _longest(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Most tokens that positions and tokenizer allow; RoBERTa's positions begin after its padding index."""
+    config = model.config
+    offset = config.pad_token_id + 1 if config.model_type in ("roberta", "xlm-roberta", "camembert") else 0
+    positions = getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length
+    return int(min(positions - offset, tokenizer.model_max_length))
+
+
+@contextmanager
+def _replaced_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder beside `folder` that takes its place when the block ends well."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    new = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        new.chmod(0o755)
+        yield new
+        if folder.exists():
+            old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+            os.replace(folder, old)
+            os.replace(new, folder)
+            shutil.rmtree(old)
+        else:
+            os.replace(new, folder)
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise

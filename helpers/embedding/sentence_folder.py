@@ -1,0 +1,88 @@
+"""The small files around a model's weights by which sentence-transformers knows how its sentences are pooled."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from transformers.utils import cached_file
+
+from helpers.course.errors import InputError
+
+Pooling = Literal["mean", "cls"]
+MODES = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}
+MODULES = ("Transformer", "Pooling", "Normalize")
+
+
+@dataclass(frozen=True)
+class SentenceFolder:
+    """What a sentence-transformers folder says beside its weights; `None` where it says nothing."""
+
+    pooling: Pooling | None = None
+    max_length: int | None = None
+    prompts: dict[str, str] = field(default_factory=dict)
+    default_prompt: str | None = None
+
+
+def read_sentence_folder(model: str) -> SentenceFolder:
+    """Read the settings of a local folder or a hub repository; an empty answer for a plain transformers model.
+
+    Raises InputError for modules or poolings that `Encoder` does not have.
+    """
+    modules = _read_json(model, "modules.json")
+    if modules is None:
+        return SentenceFolder()
+    kinds = [module["type"].rsplit(".", 1)[-1] for module in modules]
+    if foreign := [kind for kind in kinds if kind not in MODULES]:
+        raise InputError(
+            "this sentence-transformers model has parts that Encoder does not have", file=f"{model}/modules.json",
+            given=", ".join(foreign), allowed=MODULES, hint="load it with sentence_transformers.SentenceTransformer",
+        )
+    pooling_path = next((module["path"] for module, kind in zip(modules, kinds, strict=True) if kind == "Pooling"), None)
+    told = _read_json(model, "config_sentence_transformers.json") or {}
+    return SentenceFolder(
+        pooling=None if pooling_path is None else _read_pooling(model, f"{pooling_path}/config.json"),
+        max_length=(_read_json(model, "sentence_bert_config.json") or {}).get("max_seq_length"),
+        prompts=told.get("prompts") or {},
+        default_prompt=told.get("default_prompt_name"),
+    )
+
+
+def write_sentence_folder(folder: Path, told: SentenceFolder, dimension: int) -> None:
+    """Write the same files beside weights, so that `SentenceTransformer(folder)` gives the same unit vectors."""
+    names = [("0", "", "Transformer"), ("1", "1_Pooling", "Pooling"), ("2", "2_Normalize", "Normalize")]
+    modules = [
+        {"idx": int(name), "name": name, "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for name, path, kind in names
+    ]
+    _write_json(folder / "modules.json", modules)
+    _write_json(folder / "sentence_bert_config.json", {"max_seq_length": told.max_length, "do_lower_case": False})
+    pooling = {mode: name == told.pooling for mode, name in MODES.items()}
+    _write_json(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": dimension, **pooling})
+    prompts = {"prompts": told.prompts, "default_prompt_name": told.default_prompt}
+    _write_json(folder / "config_sentence_transformers.json", {**prompts, "similarity_fn_name": "cosine"})
+
+
+def _read_pooling(model: str, path: str) -> Pooling:
+    config = _read_json(model, path) or {}
+    given = config.get("pooling_mode") or [key for key, on in config.items() if key.startswith("pooling_mode_") and on]
+    given = [given] if isinstance(given, str) else list(given)
+    known = [MODES.get(mode, mode) for mode in given]
+    if len(known) != 1 or known[0] not in MODES.values():
+        raise InputError("this pooling is not known", file=f"{model}/{path}", given=", ".join(given), allowed="mean, cls")
+    return known[0]
+
+
+def _read_json(model: str, name: str) -> dict | list | None:
+    path = cached_file(
+        model, name, _raise_exceptions_for_gated_repo=False, _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    return None if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def _write_json(path: Path, value: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
