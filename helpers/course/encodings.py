@@ -13,7 +13,7 @@ def decode_text(data: bytes, file: str, encoding: str | None = None) -> tuple[st
     """The text in ``data`` and the encoding it was in, one of ``ENCODINGS``.
 
     Without ``encoding`` the strictest that fits is taken: utf-8-sig (a byte order mark is there), utf-8, euc-kr, cp949.
-    euc-kr is the part of cp949 that has 2,350 syllables, so a cp949 file without a rarer syllable (like 똠 or 뷁) is called
+    euc-kr is the part of cp949 that has 2,350 syllables, so a cp949 file without a rarer syllable (똠, 뷁) is called
     euc-kr; the text is the same. ``file`` is the name for error messages. Raises :class:`InputError` for binary files,
     UTF-16, broken bytes and encodings not listed.
     """
@@ -68,7 +68,7 @@ def _decode(data: bytes, name: str, file: str, tried: str | None = None) -> str:
 
 
 def _mostly_utf8(data: bytes) -> bool:
-    """True for UTF-8 Korean with a few broken bytes, which cp949 would read as quite other characters without a word."""
+    """True for UTF-8 Korean with a few broken bytes, which cp949 might read as quite other characters unsaid."""
     text = data.decode("utf-8", errors="replace")
     return len(HANGUL.findall(text)) > 2 * text.count("\ufffd")
 

@@ -16,7 +16,7 @@ class InputError(ValueError):
           allowed: what may stand there
           hint:    what to do next
 
-    The parts are kept as attributes of the same names (``what``, ``file``, ``place``, ``given``, ``allowed``, ``hint``).
+    The parts are kept as attributes: ``what``, ``file``, ``place``, ``given``, ``allowed``, ``hint``.
     """
 
     def __init__(
@@ -44,12 +44,9 @@ def _shown(value: object) -> str | None:
     """The value as a learner typed it, on one line and cut short."""
     if value is None:
         return None
-    text = (value if isinstance(value, str) else repr(value)) or "(empty)"
-    text = (
-        text.encode("unicode_escape").decode()
-        if not text.isprintable() and text.isascii()
-        else repr(text)[1:-1]
-        if not text.isprintable()
-        else text
-    )
+    text = value if isinstance(value, str) else repr(value)
+    if not text.isprintable():
+        text = repr(text)[1:-1]
+    if not text.strip():
+        return f"{text!r} (nothing to see)"
     return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}… ({len(text)} characters)"

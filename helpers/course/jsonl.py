@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 def read_jsonl(path: str | Path, *, rejects: "Rejects | None" = None) -> list[dict[str, Any]]:
     """The objects of a JSON-lines file (UTF-8; ``.gz`` too), blank lines skipped.
 
-    A line that is no JSON object, names a key twice, or holds NaN or half a character raises :class:`InputError` with its
-    line; with ``rejects`` given, such lines are kept there and the others returned.
+    A line that is no JSON object, names a key twice, or holds NaN or half a character raises :class:`InputError` that
+    names it; with ``rejects`` given, such lines are kept there and the others returned.
     """
     text, _ = decode_text(read_bytes(path), short_path(path), "utf-8")
     rows = []

@@ -127,8 +127,8 @@ def _descendants(process: psutil.Process) -> list[psutil.Process]:
 class measure:
     """Time and memory of a block: ``with measure() as m: work()``, then ``m.seconds``, ``m.peak_mb``, ``m.added_mb``.
 
-    ``peak_mb`` is the largest resident set of this process and its children seen while the block ran, sampled every 10 ms
-    (a spike shorter than that can be missed); ``added_mb`` is that less what was held at the start. ``gpu_peak_mb`` is what
+    ``peak_mb`` is the largest resident set of this process and its children seen while the block ran, sampled every
+    10 ms (a shorter spike can be missed); ``added_mb`` is that less what was held at the start. ``gpu_peak_mb`` is what
     torch held at most on the GPU, None without one.
     """
 

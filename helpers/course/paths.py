@@ -32,7 +32,7 @@ def sample_data(*parts: str) -> Path:
 
 
 def course_data_dir(*parts: str) -> Path:
-    """A path in the folder of larger real data sets: ``KO_DATA_DIR``, by default ``../shared/data`` beside the checkout.
+    """A path in the folder of larger real data sets: ``KO_DATA_DIR``, or else ``../shared/data`` beside the checkout.
 
     Raises :class:`InputError` when it is not there: those sets do not belong to the repository.
     """

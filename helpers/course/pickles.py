@@ -73,7 +73,7 @@ def write_pickle(path: str | Path, value: Plain) -> Path:
 
 
 def _refuse_wild_memo(data: bytes, path: Path) -> None:
-    """A few bytes can ask the unpickler for a table of 2**32 slots; no honest pickle numbers a slot it has not reached."""
+    """A few bytes can ask the unpickler for a table of 2**32 slots; an honest pickle numbers them one by one."""
     for count, (opcode, argument, _) in enumerate(pickletools.genops(data)):
         if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > count:
             raise InputError("this pickle would take up all memory", file=short_path(path), allowed=ALLOWED)

@@ -22,7 +22,7 @@ FONT = "NanumGothic"
 
 
 def use_course_style() -> None:
-    """Set matplotlib to the course's style: the font with Korean glyphs, the palette, figures of about 600 x 330 pixels."""
+    """Set matplotlib to the course's style: a font with Korean glyphs, the palette, figures of about 600 x 330 pixels."""
     for font in _korean_fonts():
         font_manager.fontManager.addfont(font)
     matplotlib.rcParams.update(
@@ -57,7 +57,7 @@ def use_course_style() -> None:
 
 
 def _korean_fonts() -> list[Path]:
-    """The fonts that koreanize-matplotlib carries. (Importing it fails from Python 3.12 on, where distutils is gone.)"""
+    """The fonts that koreanize-matplotlib carries. (Importing it fails on Python 3.12: no distutils.)"""
     spec = find_spec("koreanize_matplotlib")
     fonts = sorted(Path(spec.origin).parent.glob("fonts/*.ttf")) if spec and spec.origin else []
     if not fonts:

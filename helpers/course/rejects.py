@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from helpers.course.jsonl import write_jsonl
+from helpers.course.paths import short_path
 
 
 class Rejects:
@@ -24,7 +25,9 @@ class Rejects:
     def add(self, row: object, file: str | Path | None, line: int | None, reason: str) -> None:
         """Keep one row (a dict, a list of fields or the raw text) with where it stood and why it was refused."""
         kept = dict(row) if isinstance(row, Mapping) else list(row) if isinstance(row, tuple) else row
-        self.rows.append({"reason": reason, "file": None if file is None else str(file), "line": line, "row": kept})
+        self.rows.append(
+            {"reason": reason, "file": None if file is None else short_path(file), "line": line, "row": kept}
+        )
 
     @property
     def counts(self) -> Counter[str]:

@@ -18,8 +18,8 @@ PROFILES = ("cpu", "t4", "a100")
 class LessonSettings(BaseModel):
     """What every lesson can be told. Wings subclass it and add their own knobs.
 
-    Fields may carry aliases (``Field(validation_alias="max_seq_length")`` or ``AliasChoices``); a file and a parameter may use
-    either name. Relative paths resolve against the root of the repository, in files and in parameters.
+    Fields may carry aliases (``Field(validation_alias="max_seq_length")`` or ``AliasChoices``); a file and a parameter
+    may use either name. Relative paths resolve against the root of the repository, in files and in parameters.
     """
 
     model_config = ConfigDict(
@@ -55,9 +55,10 @@ class LessonSettings(BaseModel):
     ) -> Self:
         """Settings from a file and from parameters.
 
-        The file (YAML or JSON) holds base keys and two optional sections, ``profiles: {cpu: {...}, t4: {...}, a100: {...}}``
-        and ``smoke: {...}``. Later wins: file < section of the profile < smoke section (if ``smoke``) < parameters that are
-        not None. Raises :class:`InputError` with file, key, value and what is allowed.
+        The file (YAML or JSON) holds base keys and two optional sections, ``smoke: {...}`` and
+        ``profiles: {cpu: {...}, t4: {...}, a100: {...}}``. Later wins: file < section of the profile < smoke section
+        (if ``smoke``) < parameters that are not None. Raises :class:`InputError` with file, key, value and what is
+        allowed; a key that does not exist is found in every section, not only in those in use.
         """
         source = config if config is not None else cls.default_config
         path = None if source is None else repository_path(source)
@@ -108,7 +109,7 @@ class LessonSettings(BaseModel):
     @field_validator("model", mode="after")
     @classmethod
     def _local_model(cls, value: str) -> str:
-        """A folder of the repository becomes an absolute path; anything else is a name on the hub and stays as it is."""
+        """A folder of the repository becomes an absolute path; anything else is a name on the hub and stays."""
         local = repository_path(value)
         return str(local) if value and local.exists() else value
 

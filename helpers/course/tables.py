@@ -1,4 +1,4 @@
-"""Tables of text: csv, tsv, txt, jsonl and parquet, read into columns of str, each bad row named or kept as a reject."""
+"""Tables of text: csv, tsv, txt, jsonl and parquet in columns of str, each bad row named or kept as a reject."""
 
 import csv
 import io
@@ -30,11 +30,11 @@ def read_table(
 ) -> pd.DataFrame:
     """A table with columns of str (an empty cell is ``""``), rows in the order of the file, index 0, 1, 2 ...
 
-    ``.csv`` and ``.tsv`` (first line: column names), ``.txt`` (one text a line, column ``text``), ``.jsonl`` and ``.parquet``;
-    all but parquet also with ``.gz``. ``df.attrs["encoding"]`` says which encoding was found: utf-8, utf-8-sig, euc-kr or
-    cp949 (see :mod:`helpers.course.encodings`). ``quoted=False`` takes quotation marks in csv and tsv as plain characters (KorNLI
-    and KorSTS need that). A malformed row raises :class:`InputError` with its line; with ``rejects`` given it is kept there and the
-    rest returned.
+    ``.csv`` and ``.tsv`` (first line: column names), ``.txt`` (one text a line, column ``text``), ``.jsonl`` and
+    ``.parquet``; all but parquet also with ``.gz``. ``df.attrs["encoding"]`` says which encoding was found: utf-8,
+    utf-8-sig, euc-kr or cp949 (see :mod:`helpers.course.encodings`). ``quoted=False`` takes quotation marks in csv and
+    tsv as plain characters (KorNLI and KorSTS need that). A malformed row raises :class:`InputError` with its line;
+    with ``rejects`` given it is kept there and the rest returned.
     """
     path = Path(path)
     ending = _ending(path)
@@ -87,7 +87,7 @@ def write_table(path: str | Path, table: pd.DataFrame, encoding: str = "utf-8") 
 
 
 def row_lines(path: str | Path, encoding: str | None = None, *, quoted: bool = True) -> list[int]:
-    """The line on which each row of a csv, tsv, txt or jsonl file starts (rows may span lines; blank lines are no rows)."""
+    """The line on which each row of a csv, tsv, txt or jsonl file starts (blank lines are no rows, rows may span lines)."""
     path = Path(path)
     text, _ = read_text(path, encoding)
     ending = _ending(path)

@@ -10,6 +10,7 @@ size of arXiv 2502.16982. Warm-up, flat, decay: arXiv 2404.06395.
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import math
 import os
@@ -24,7 +25,17 @@ import torch.nn.functional as F
 import yaml
 from corpus import read_corpus, read_sample, token_arrays, train_tokenizer
 from tokenizers import Tokenizer
-from transformers import BertConfig, BertForMaskedLM, MistralConfig, MistralForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    BertModel,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedTokenizerFast,
+)
+
+from helpers.course.checksums import write_checksums
+from helpers.course.files import atomic_write
 
 ROOT = Path(__file__).resolve().parents[2]
 SPECIALS = {"encoder": ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"], "lm": ["<pad>", "<unk>", "<s>", "</s>"]}
@@ -444,9 +455,12 @@ def export(settings: dict, kind: str, folder: Path) -> None:
     backend = Tokenizer.from_file(str(settings["run_dir"] / f"{kind}.json"))
     names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
     if kind == "encoder":
-        model = BertForMaskedLM(new_encoder_config(settings))
-        weights = {name: value for name, value in state["model"].items() if not name.startswith("bow.")}
-        dtype = torch.float16
+        # The encoder alone, as AutoModel loads it: the heads of pretraining stay in the checkpoint. BERT's pooler is
+        # not trained here; as an identity it is at least the same after every load.
+        model, dtype = BertModel(new_encoder_config(settings)), torch.float16
+        weights = {n.removeprefix("bert."): value for n, value in state["model"].items() if n.startswith("bert.")}
+        weights["pooler.dense.weight"] = torch.eye(settings["encoder"]["hidden"])
+        weights["pooler.dense.bias"] = torch.zeros(settings["encoder"]["hidden"])
     else:
         names = ("pad_token", "unk_token", "bos_token", "eos_token")
         model, weights, dtype = new_lm(settings), state["model"], torch.bfloat16
@@ -458,6 +472,14 @@ def export(settings: dict, kind: str, folder: Path) -> None:
         **dict(zip(names, SPECIALS[kind], strict=True)),
     )
     tokenizer.save_pretrained(folder)
+    os.chmod(folder / "model.safetensors", 0o644)
+    rows = [json.loads(row) for row in (settings["run_dir"] / f"{kind}.log.jsonl").read_text().splitlines()]
+    fields = ["step", "tokens", "seconds", *(["mlm", "bow", "pairs"] if kind == "encoder" else ["loss"])]
+    with atomic_write(folder / "training_log.csv") as file:
+        writer = csv.DictWriter(file, fields, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(row for row in rows if row["step"] <= state["step"])
+    write_checksums(folder)
     print(f"{folder}: {state['step']} steps, {state['tokens']:,} tokens, {state['seconds'] / 3600:.2f} hours")
 
 

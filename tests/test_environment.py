@@ -1,0 +1,83 @@
+"""The environment files agree with one another, and the installed environment is the locked one."""
+
+import importlib.util
+import re
+import tomllib
+from importlib.metadata import distributions
+from pathlib import Path
+
+import pytest
+import yaml
+
+from helpers.course.files import REPOSITORY
+
+REQUIREMENTS = REPOSITORY / "requirements"
+FORBIDDEN = {"torchvision", "torchaudio", "torchcodec", "xformers", "torchao"}
+
+
+def load_refresh():
+    spec = importlib.util.spec_from_file_location("refresh", REQUIREMENTS / "refresh.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+refresh = load_refresh()
+
+
+def locked(kind: str) -> dict[str, str]:
+    lines = [line.split("#")[0].strip() for line in (REQUIREMENTS / f"{kind}.lock").read_text().splitlines()]
+    return {refresh.canonical(name): version for name, version in (line.split("==") for line in lines if line)}
+
+
+@pytest.mark.parametrize("kind", ["cpu", "chat"])
+def test_every_wanted_package_is_locked_at_a_version_that_fits(kind):
+    versions = locked(kind)
+    for name, (requirement, reason) in refresh.read_in(REQUIREMENTS / f"{kind}.in").items():
+        assert reason, f"{requirement}: say what it is for"
+        wanted = re.search(r"==(.+)", requirement)
+        if wanted:
+            assert re.fullmatch(re.escape(wanted[1]).replace(r"\*", ".*"), versions[name]), requirement
+        else:
+            assert name in versions
+
+
+def test_the_cpu_lock_has_no_cuda_packages():
+    names = set(locked("cpu"))
+    assert not names & FORBIDDEN
+    assert not [name for name in names if name.startswith("nvidia") or name.endswith(("-cu12", "-cu13"))]
+
+
+def test_reasons_stand_beside_the_pins():
+    lines = {line.split("==")[0]: line for line in (REQUIREMENTS / "cpu.lock").read_text().splitlines()}
+    assert "A1" in lines["tokenizers"] and "#" in lines["unsloth"]
+
+
+def test_the_installed_versions_are_the_locked_ones():
+    installed = {refresh.canonical(d.metadata["Name"]): d.version for d in distributions() if d.metadata["Name"]}
+    wrong = {n: (installed.get(n), v) for n, v in locked("cpu").items() if installed.get(n) != v}
+    assert not wrong, f"installed, locked: {wrong}; run `make env`"
+
+
+def test_conda_file_is_consistent_with_the_lock_and_the_project():
+    conda = yaml.safe_load((REPOSITORY / "environment.yml").read_text())
+    plain = [item for item in conda["dependencies"] if isinstance(item, str)]
+    pip = next(item["pip"] for item in conda["dependencies"] if isinstance(item, dict))
+    assert "python=3.11" in plain
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    assert project["requires-python"].startswith(">=3.11")
+    files = [item.removeprefix("-r ").strip() for item in pip if item.startswith("-r")]
+    assert files == ["requirements/cpu.lock"]
+    assert Path(REPOSITORY / files[0]).is_file()
+    for item in pip:  # a pin beside the lock must be the lock's
+        name, separator, version = item.partition("==")
+        if separator:
+            assert locked("cpu")[refresh.canonical(name)] == version
+
+
+def test_gpu_requirements_do_not_contradict_the_lock():
+    for line in (REQUIREMENTS / "gpu.txt").read_text().splitlines():
+        requirement = line.split("#")[0].strip()
+        limit = re.fullmatch(r"([\w.-]+)<(\d+)", requirement)
+        if limit:
+            assert int(locked("cpu")[refresh.canonical(limit[1])].split(".")[0]) < int(limit[2])
