@@ -106,10 +106,10 @@ def peak_memory_mb() -> float:
     return max(resource.getrusage(each).ru_maxrss for each in who) * unit / MEGABYTE
 
 
-def tree_memory_mb(process: psutil.Process) -> float:
+def tree_memory_mb(process: psutil.Process, *, children_only: bool = False) -> float:
     """The memory (resident set, MB) that a process and its descendants hold now."""
     total = 0
-    for member in [process, *_descendants(process)]:
+    for member in [*([] if children_only else [process]), *_descendants(process)]:
         try:
             total += member.memory_info().rss
         except psutil.NoSuchProcess:
@@ -129,17 +129,17 @@ class measure:
 
     ``peak_mb`` is the largest resident set of this process and its children seen while the block ran, sampled every
     10 ms (a shorter spike can be missed); ``added_mb`` is that less what was held at the start. ``gpu_peak_mb`` is what
-    torch held at most on the GPU, None without one.
+    torch held at most on the GPU, None without one. ``children_only`` leaves this process itself out.
     """
 
-    def __init__(self, process: psutil.Process | None = None, every: float = 0.01) -> None:
-        self._process, self._every = process or psutil.Process(), every
+    def __init__(self, *, children_only: bool = False, every: float = 0.01) -> None:
+        self._process, self._children_only, self._every = psutil.Process(), children_only, every
         self.seconds = self.peak_mb = self.added_mb = 0.0
         self.gpu_peak_mb: float | None = None
 
     def __enter__(self) -> Self:
         self._done = threading.Event()
-        self._first = self.peak_mb = tree_memory_mb(self._process)
+        self._first = self.peak_mb = self._held()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._gpu = _torch_gpu()
         if self._gpu:
@@ -152,14 +152,17 @@ class measure:
         self.seconds = time.perf_counter() - self._start
         self._done.set()
         self._thread.join()
-        self.peak_mb = max(self.peak_mb, tree_memory_mb(self._process))
+        self.peak_mb = max(self.peak_mb, self._held())
         self.added_mb = self.peak_mb - self._first
         if self._gpu:
             self.gpu_peak_mb = self._gpu.max_memory_allocated() / MEGABYTE
 
+    def _held(self) -> float:
+        return tree_memory_mb(self._process, children_only=self._children_only)
+
     def _watch(self) -> None:
         while not self._done.wait(self._every):
-            self.peak_mb = max(self.peak_mb, tree_memory_mb(self._process))
+            self.peak_mb = max(self.peak_mb, self._held())
 
 
 def _torch_gpu() -> "type | None":

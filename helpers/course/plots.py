@@ -1,8 +1,6 @@
 """Figures in one style: Korean glyphs, one palette, small pictures. Helper figures that several lessons share."""
 
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
-from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -12,18 +10,17 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from helpers.course.errors import InputError
+from helpers.course.fonts import FONT, korean_fonts
 
 PALETTE = ("#2f6f8f", "#d9822b", "#5b8c5a", "#b1495b", "#7a6aa8", "#8a8478")
 """Blue, orange, green, red, violet, grey: told apart by most colour-blind readers, in this order."""
 INK, GRID = "#2b2b2b", "#e4e1da"
 DPI = 88
-FONT = "NanumGothic"
 
 
 def use_course_style() -> None:
-    """Set matplotlib to the course's style: a font with Korean glyphs, the palette, figures of about 600 x 330 pixels."""
-    for font in _korean_fonts():
+    """Set matplotlib to the course's style: a font with Korean glyphs, one palette, figures of 600 x 330 pixels."""
+    for font in korean_fonts():
         font_manager.fontManager.addfont(font)
     matplotlib.rcParams.update(
         {
@@ -54,15 +51,6 @@ def use_course_style() -> None:
             "image.cmap": "YlGnBu",
         }
     )
-
-
-def _korean_fonts() -> list[Path]:
-    """The fonts that koreanize-matplotlib carries. (Importing it fails on Python 3.12: no distutils.)"""
-    spec = find_spec("koreanize_matplotlib")
-    fonts = sorted(Path(spec.origin).parent.glob("fonts/*.ttf")) if spec and spec.origin else []
-    if not fonts:
-        raise InputError("no font with Korean glyphs was found", hint="pip install koreanize-matplotlib")
-    return fonts
 
 
 def line_figure(

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, ValidationInfo, field_validator
 
 from helpers.course.config_files import read_config
 from helpers.course.errors import InputError
@@ -74,32 +74,45 @@ class LessonSettings(BaseModel):
                 given=chosen,
                 allowed=PROFILES,
             )
-        layers = [(base, name or "file", "")]
-        layers += [(sections.get(f"profiles.{chosen}", {}), f"{name}, profile {chosen}", f"profiles.{chosen}.")]
-        layers += [(sections.get("smoke", {}), f"{name}, smoke", "smoke.")] if smoke else []
+        refuse_unknown(cls, base, name, "")
         for section, values in sections.items():
             refuse_unknown(cls, values, name, f"{section}.")
-        refuse_unknown(cls, base, name, "")
         given = {key: value for key, value in parameters.items() if value is not None}
         refuse_unknown(cls, given, None, "")
-        layers += [(given | {"profile": chosen, "config": path, "smoke": bool(smoke)}, "parameter", "")]
+        named = {"profile": profile, "smoke": smoke, "config": None if config is None else path}
+        given |= {key: value for key, value in named.items() if value is not None}
+        layers = [
+            ({"config": path}, "default", ""),
+            (base, f"{name}", ""),
+            (sections.get(f"profiles.{chosen}", {}), f"{name}, profile {chosen}", f"profiles.{chosen}."),
+            (sections.get("smoke", {}) if smoke else {}, f"{name}, smoke", "smoke."),
+            (given, "parameter", ""),
+        ]
         return cls._from_layers(layers, name)
 
     @classmethod
     def _from_layers(cls, layers: list[tuple[dict[str, Any], str, str]], file: str | None) -> Self:
+        """Each layer is (values, where they come from, prefix of their keys in the file); later ones win."""
         names = known_names(cls)
         values, origins, places = {}, {}, {}
         for layer, origin, prefix in layers:
             for key, value in layer.items():
                 values[names[key]], origins[names[key]] = value, origin
                 places[names[key]] = f"parameter {key}" if origin == "parameter" else f"key {prefix}{key}"
-        origins |= {key: "default" for key, value in {"config": None, "smoke": False}.items() if values[key] == value}
         try:
             settings = cls(**values)
         except ValidationError as error:
             raise validation_error(cls, error, file, places) from error
         settings._origins = origins
         return settings
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """YAML's yes, no, on and off are truth values; pydantic would take them for 1 and 0 unsaid."""
+        if isinstance(value, bool) and cls.model_fields[info.field_name].annotation in (int, float):
+            raise ValueError("a number is needed here, not true or false")
+        return value
 
     @field_validator("*", mode="after")
     @classmethod
@@ -116,11 +129,9 @@ class LessonSettings(BaseModel):
     def changed(self, **changes: Any) -> Self:
         """A copy with some values replaced, checked like all others."""
         refuse_unknown(type(self), changes, None, "")
+        other = type(self)._from_layers([(dict(self), "before", ""), (changes, "parameter", "")], None)
         names = known_names(type(self))
-        layers = [(dict(self), "before", ""), ({names[key]: value for key, value in changes.items()}, "parameter", "")]
-        other = type(self)._from_layers(layers, None)
-        kept = {key: origin for key, origin in self._origins.items()}
-        other._origins = kept | {names[key]: "changed" for key in changes}
+        other._origins = self._origins | {names[key]: "changed" for key in changes}
         return other
 
     def table(self) -> pd.DataFrame:

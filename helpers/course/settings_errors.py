@@ -3,7 +3,7 @@
 import difflib
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import AliasChoices, BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -78,6 +78,8 @@ def validation_error(
             hint=hint or "name it in the settings file or as a parameter",
         )
     place = places.get(key, f"key {key}" if key else None)
+    if place and len(first["loc"]) > 1:  # inside a list or a mapping
+        place += "".join(f"[{part}]" for part in first["loc"][1:])
     if first["type"] in ("value_error", "assertion_error"):
         what, allowed = str(first["ctx"]["error"]), None
     else:
@@ -104,11 +106,12 @@ def _allowed(field: FieldInfo | None) -> str | None:
         for name, words in table.items()
         if getattr(rule, name, None) is not None
     ]
-    text = " ".join([_type_words(field.annotation), *(["and".join([""]) + " and ".join(bounds)] if bounds else [])])
-    return text
+    return ", ".join([_type_words(field.annotation), *([" and ".join(bounds)] if bounds else [])])
 
 
 def _type_words(annotation: Any) -> str:
+    if get_origin(annotation) is Annotated:
+        return _type_words(get_args(annotation)[0])
     if get_origin(annotation) is Literal:
         return " or ".join(str(value) for value in get_args(annotation))
     if get_origin(annotation) in (Union, UnionType):

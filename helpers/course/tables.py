@@ -87,7 +87,7 @@ def write_table(path: str | Path, table: pd.DataFrame, encoding: str = "utf-8") 
 
 
 def row_lines(path: str | Path, encoding: str | None = None, *, quoted: bool = True) -> list[int]:
-    """The line on which each row of a csv, tsv, txt or jsonl file starts (blank lines are no rows, rows may span lines)."""
+    """The line on which each row of a csv, tsv, txt or jsonl file starts; blank lines are no rows."""
     path = Path(path)
     text, _ = read_text(path, encoding)
     ending = _ending(path)

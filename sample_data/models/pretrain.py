@@ -210,39 +210,36 @@ def word_vectors(ids: np.ndarray, offsets: np.ndarray, size: int, dim: int) -> t
 
 
 def new_encoder(settings: dict) -> BertForMaskedLM:
-    """BERT whose first act is a bag of words weighted by smooth inverse frequency (Arora et al. 2017).
+    """BERT whose first act is a bag of word vectors: its residual branches start at zero and grow from there.
 
-    Two dimensions of a piece's vector hold +s and -s, the larger the more frequent the piece; every LayerNorm keeps
-    their share of the norm, and the last one, whose gain is zero there, lets them go: frequent pieces come out short.
+    With `sink` above 0 the bag is weighted by smooth inverse frequency (Arora et al. 2017): two dimensions of a piece's
+    vector hold +s and -s, the larger the more frequent the piece (at most `sink`); every LayerNorm keeps their share of the
+    norm, and the last one, whose gain is zero there, lets them go, so that frequent pieces come out short.
     """
-    knobs, torch_seed = settings["encoder"], settings["seed"]
-    torch.manual_seed(torch_seed)
-    config = BertConfig(
-        vocab_size=knobs["vocab_size"],
-        hidden_size=knobs["hidden"],
-        num_hidden_layers=knobs["layers"],
-        num_attention_heads=knobs["heads"],
-        intermediate_size=knobs["intermediate"],
-        max_position_embeddings=512,
-        pad_token_id=PAD,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-    )
+    knobs = settings["encoder"]
+    torch.manual_seed(settings["seed"])
+    config = encoder_config(settings)
+    config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.0  # one pass over the text: nothing to overfit
     model = BertForMaskedLM(config)
     ids, offsets, _ = read_arrays(settings["run_dir"], "encoder")
     vectors, share = word_vectors(ids, offsets, config.vocab_size, config.hidden_size - 2)
     weight = 1e-3 / (1e-3 + share)
-    sink = np.minimum(np.sqrt(1 / weight**2 - 1), 8.0) / math.sqrt(2)
+    sink = np.minimum(np.sqrt(1 / weight**2 - 1), knobs["sink"]) / math.sqrt(2)
     embeddings = model.bert.embeddings
     with torch.no_grad():
-        embeddings.word_embeddings.weight[:, 2:] = torch.from_numpy(vectors).float()
-        embeddings.word_embeddings.weight[:, 0] = torch.from_numpy(sink).float()
-        embeddings.word_embeddings.weight[:, 1] = -torch.from_numpy(sink).float()
-        embeddings.word_embeddings.weight[PAD] = 0
-        embeddings.word_embeddings.weight[[FIRST, LAST], :2] = torch.tensor([5.0, -5.0])
+        words = embeddings.word_embeddings.weight
+        words[:, 2:] = torch.from_numpy(vectors).float()
+        words[:, 0] = torch.from_numpy(sink).float()
+        words[:, 1] = -torch.from_numpy(sink).float()
+        words[PAD] = 0
         embeddings.position_embeddings.weight.mul_(0.25)
         embeddings.token_type_embeddings.weight.zero_()
-        model.bert.encoder.layer[-1].output.LayerNorm.weight[:2] = 0
+        for layer in model.bert.encoder.layer:
+            layer.attention.output.dense.weight.zero_()
+            layer.output.dense.weight.zero_()
+        if knobs["sink"]:
+            words[[FIRST, LAST], :2] = torch.tensor([5.0, -5.0])
+            model.bert.encoder.layer[-1].output.LayerNorm.weight[:2] = 0
     return model
 
 
@@ -457,7 +454,7 @@ def export(settings: dict, kind: str, folder: Path) -> None:
     if kind == "encoder":
         # The encoder alone, as AutoModel loads it: the heads of pretraining stay in the checkpoint. BERT's pooler is
         # not trained here; as an identity it is at least the same after every load.
-        model, dtype = BertModel(new_encoder_config(settings)), torch.float16
+        model, dtype = BertModel(encoder_config(settings)), torch.float16
         weights = {n.removeprefix("bert."): value for n, value in state["model"].items() if n.startswith("bert.")}
         weights["pooler.dense.weight"] = torch.eye(settings["encoder"]["hidden"])
         weights["pooler.dense.bias"] = torch.zeros(settings["encoder"]["hidden"])
@@ -483,7 +480,7 @@ def export(settings: dict, kind: str, folder: Path) -> None:
     print(f"{folder}: {state['step']} steps, {state['tokens']:,} tokens, {state['seconds'] / 3600:.2f} hours")
 
 
-def new_encoder_config(settings: dict) -> BertConfig:
+def encoder_config(settings: dict) -> BertConfig:
     """The encoder's configuration as it is shipped: with the dropout of 0.1 that SimCSE needs."""
     knobs = settings["encoder"]
     return BertConfig(

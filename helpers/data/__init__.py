@@ -1,0 +1,1 @@
+"""What the files hold: sentences, triplets, retrieval sets."""
