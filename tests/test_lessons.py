@@ -1,0 +1,32 @@
+"""Every lesson by papermill at smoke size; the metrics that it recorded are asserted."""
+
+import pytest
+
+from helpers.course.files import REPOSITORY
+from helpers.course.lessons import find_lessons
+from helpers.course.records import read_records
+from helpers.course.run import main
+
+LESSONS = [lesson.name for lesson in find_lessons(REPOSITORY)]
+
+
+def check_start(metrics):
+    assert metrics["dimensions"] == 384
+    assert metrics["paraphrase_cosine"] > metrics["unrelated_cosine"]
+    assert metrics["continuation"].startswith("이 영화는 정말")
+
+
+CHECKS = {"00_start_here": check_start}
+
+
+def test_every_lesson_has_its_assertions():
+    assert sorted(CHECKS) == LESSONS
+
+
+@pytest.mark.notebook
+@pytest.mark.parametrize("name", LESSONS)
+def test_lesson_runs_and_its_metrics_hold(name, capsys):
+    number = name.split("_")[0]
+    status = main(["smoke", number, "--fresh"])
+    assert status == 0, capsys.readouterr().err
+    CHECKS[name](read_records(REPOSITORY / "outputs/smoke/notebooks" / f"{name}.ipynb"))
