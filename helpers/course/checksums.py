@@ -81,7 +81,7 @@ def verify_checksums(folder: str | Path) -> None:
         with open(path, "rb") as file:
             pointer = file.read(len(LFS_POINTER)) == LFS_POINTER
         raise InputError(
-            "this file is not the one that the checksum was taken of",
+            "this file is damaged or altered: its checksum does not match",
             file=short_path(path),
             given=f"{path.stat().st_size:,} bytes, sha256 {sha256(path)[:16]}…",
             allowed=f"sha256 {wanted[:16]}…",

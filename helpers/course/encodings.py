@@ -2,19 +2,24 @@
 
 import codecs
 import re
+from collections.abc import Sequence
 
 from helpers.course.errors import InputError
 
 ENCODINGS = ("utf-8", "utf-8-sig", "cp949", "euc-kr")
 HANGUL = re.compile("[가-힣]")
+WINDOW = 4096
+NEWLINE = b"\n"
 
 
-def decode_text(data: bytes, file: str, encoding: str | None = None) -> tuple[str, str]:
+def decode_text(
+    data: bytes, file: str, encoding: str | None = None, allowed: Sequence[str] = ENCODINGS
+) -> tuple[str, str]:
     """The text in ``data`` and the encoding it was in, one of ``ENCODINGS``.
 
     Without ``encoding`` the strictest that fits is taken: utf-8-sig (a byte order mark is there), utf-8, euc-kr, cp949.
     euc-kr is the part of cp949 that has 2,350 syllables, so a cp949 file without a rarer syllable (똠, 뷁) is called
-    euc-kr; the text is the same. ``file`` is the name for error messages. Raises :class:`InputError` for binary files,
+    euc-kr; the text is the same. ``file`` and ``allowed`` are words for error messages. Raises :class:`InputError` for binary files,
     UTF-16, broken bytes and encodings not listed.
     """
     _refuse_binary(data, file)
@@ -23,18 +28,18 @@ def decode_text(data: bytes, file: str, encoding: str | None = None) -> tuple[st
         name = _listed(encoding, file)
         if name in ("utf-8", "utf-8-sig"):
             name = "utf-8-sig" if marked else "utf-8"
-        return _decode(data, name, file), name
+        return _decode(data, name, file, allowed), name
     if marked:
-        return _decode(data, "utf-8-sig", file), "utf-8-sig"
-    for name in ("utf-8", "euc-kr", "cp949"):
-        try:
-            text = data.decode(name)
-        except UnicodeDecodeError:
-            if name == "utf-8" and _mostly_utf8(data):
-                break
-            continue
-        return text, name
-    return _decode(data, "utf-8" if _mostly_utf8(data) else "cp949", file, "cp949 or utf-8"), ""
+        return _decode(data, "utf-8-sig", file, allowed), "utf-8-sig"
+    try:
+        return data.decode("utf-8"), "utf-8"
+    except UnicodeDecodeError as error:
+        if _mostly_utf8(data, error.start):
+            raise _misfit(data, "utf-8", error, file, allowed) from error
+    try:
+        return data.decode("euc-kr"), "euc-kr"
+    except UnicodeDecodeError:
+        return _decode(data, "cp949", file, allowed), "cp949"
 
 
 def _listed(encoding: str, file: str) -> str:
@@ -47,29 +52,40 @@ def _listed(encoding: str, file: str) -> str:
     return name
 
 
-def _decode(data: bytes, name: str, file: str, tried: str | None = None) -> str:
+def _decode(data: bytes, name: str, file: str, allowed: Sequence[str]) -> str:
     try:
         return data.decode(name)
     except UnicodeDecodeError as error:
-        start = error.start + (3 if name == "utf-8-sig" else 0)
-        line = data.count(b"\n", 0, start) + 1
-        column = start - (data.rfind(b"\n", 0, start) + 1) + 1
-        broken = data[start : start + 1].hex().upper()
-        raise InputError(
-            f"this text is not in {tried or name}: a byte does not fit",
-            file=file,
-            place=f"line {line}, byte {column}",
-            given=f"byte 0x{broken}",
-            allowed=list(ENCODINGS),
-            hint="the file is damaged there: save it again as UTF-8"
-            if tried or (name.startswith("utf-8") and _mostly_utf8(data))
-            else "leave the encoding out to have it found",
-        ) from error
+        raise _misfit(data, name, error, file, allowed) from error
 
 
-def _mostly_utf8(data: bytes) -> bool:
-    """True for UTF-8 Korean with a few broken bytes, which cp949 might read as quite other characters unsaid."""
-    text = data.decode("utf-8", errors="replace")
+def _misfit(data: bytes, name: str, error: UnicodeDecodeError, file: str, allowed: Sequence[str]) -> InputError:
+    start = error.start + (3 if name == "utf-8-sig" else 0)  # that decoder counts from after the byte order mark
+    byte = start - (data.rfind(NEWLINE, 0, start) + 1) + 1
+    other = "" if _mostly_utf8(data, start) else next((other for other in ENCODINGS if _fits(data, other)), "")
+    return InputError(
+        f"this text is not in {name}: one of its bytes does not fit",
+        file=file,
+        place=f"line {data.count(NEWLINE, 0, start) + 1}, byte {byte}",
+        given=f"byte 0x{data[start]:02X}",
+        allowed=list(allowed),
+        hint=f"it reads well as {other}: name that encoding, or save the file again as UTF-8"
+        if other
+        else "the file is damaged there, or in another encoding: save it again as UTF-8",
+    )
+
+
+def _fits(data: bytes, name: str) -> bool:
+    try:
+        data.decode(name)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _mostly_utf8(data: bytes, start: int) -> bool:
+    """True when the broken byte at ``start`` stands amid UTF-8 Korean, which cp949 might read as other characters."""
+    text = data[max(0, start - WINDOW) : start + WINDOW].decode("utf-8", errors="replace")
     return len(HANGUL.findall(text)) > 2 * text.count("\ufffd")
 
 
@@ -81,5 +97,5 @@ def _refuse_binary(data: bytes, file: str) -> None:
     zero = data.find(b"\0")
     if zero >= 0:
         raise InputError(
-            "this is no text file: it holds zero bytes", file=file, place=f"line {data.count(bytes([10]), 0, zero) + 1}"
+            "this is no text file: it holds zero bytes", file=file, place=f"line {data.count(NEWLINE, 0, zero) + 1}"
         )

@@ -53,8 +53,10 @@ def run_lesson(
 
     ``mark`` (a fingerprint) is stored in the copy only when every cell ran, so that :func:`finished_outcome` knows it
     again. ``timeout``: seconds for one cell. ``offline`` keeps the model hub out of it. A failing cell is no exception
-    here but an :class:`Outcome` with status ``failed``; Ctrl-C passes through.
+    here but an :class:`Outcome` with status ``failed``; Ctrl-C passes through. :class:`InputError`: it is no notebook.
     """
+    if not lesson.notebook.cells:
+        raise InputError("this notebook has no cells", file=lesson.path.name)
     output.parent.mkdir(parents=True, exist_ok=True)
     output.unlink(missing_ok=True)
     _set_environment(offline)

@@ -21,18 +21,21 @@ def read_jsonl(path: str | Path, *, rejects: "Rejects | None" = None) -> list[di
     A line that is no JSON object, names a key twice, or holds NaN or half a character raises :class:`InputError` that
     names it; with ``rejects`` given, such lines are kept there and the others returned.
     """
-    text, _ = decode_text(read_bytes(path), short_path(path), "utf-8")
-    rows = []
+    return [row for _, row in numbered_objects(path, rejects)]
+
+
+def numbered_objects(path: str | Path, rejects: "Rejects | None" = None) -> Iterator[tuple[int, dict[str, Any]]]:
+    """As :func:`read_jsonl`, each object with the number of its line (1 is the first)."""
+    text, _ = decode_text(read_bytes(path), short_path(path), "utf-8", ["utf-8"])
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:
-            rows.append(_json_object(line, short_path(path), number))
+            yield number, _json_object(line, short_path(path), number)
         except InputError as error:
             if rejects is None:
                 raise
             rejects.add(line, path, number, error.what)
-    return rows
 
 
 def _json_object(line: str, file: str, number: int) -> dict[str, Any]:

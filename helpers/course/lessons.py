@@ -48,8 +48,11 @@ class Lesson:
 
     @property
     def title(self) -> str:
-        """The first heading of the notebook, or its name."""
-        prose = "\n".join(cell.source for cell in self.notebook.cells if cell.cell_type == "markdown")
+        """The first heading of the notebook, or its name (also where the file is no notebook)."""
+        try:
+            prose = "\n".join(cell.source for cell in self.notebook.cells if cell.cell_type == "markdown")
+        except InputError:
+            return self.name
         heading = re.search(r"^#\s+(.+)$", prose, re.MULTILINE)
         return heading[1].strip() if heading else self.name
 
@@ -95,7 +98,8 @@ def check_parameters(lesson: Lesson, given: dict[str, Any]) -> dict[str, Any]:
 
     Raises :class:`InputError` for a name that the cell does not have: papermill itself would inject it without effect.
     """
-    allowed = [name for name in papermill.inspect_notebook(str(lesson.path)) if name.isidentifier()]
+    tagged = any("parameters" in cell.metadata.get("tags", []) for cell in lesson.notebook.cells)
+    allowed = [name for name in papermill.inspect_notebook(str(lesson.path)) if name.isidentifier()] if tagged else []
     if not allowed:
         raise InputError("this lesson has no cell tagged `parameters`", file=lesson.path.name)
     checked: dict[str, Any] = {}

@@ -6,6 +6,7 @@ from html import escape
 from pathlib import Path
 
 from helpers.course.errors import InputError
+from helpers.course.paths import short_path
 
 METRICS_MIME = "application/x-course-metrics+json"
 
@@ -40,16 +41,17 @@ def read_records(notebook_path: str | Path) -> dict[str, Metric]:
     Raises :class:`InputError` where the file is missing or is no notebook.
     """
     path = Path(notebook_path)
-    try:
-        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    except FileNotFoundError:
-        raise InputError("this notebook does not exist", file=path) from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError("this file is no notebook", file=path, hint=f"reading it failed with: {error}") from error
     found: dict[str, Metric] = {}
-    for cell in cells:
-        for output in cell.get("outputs", []):
-            found.update(output.get("data", {}).get(METRICS_MIME, {}))
+    try:
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            for output in cell.get("outputs", []):
+                found.update(output.get("data", {}).get(METRICS_MIME, {}))
+    except FileNotFoundError:
+        raise InputError("this notebook does not exist", file=short_path(path)) from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            "this file is no notebook", file=short_path(path), hint=f"reading it failed with: {error}"
+        ) from error
     return found
 
 

@@ -56,7 +56,7 @@ def smoke(options: argparse.Namespace, root: Path) -> int:
 def _run_all(
     lessons: list[Lesson], outputs: Path, parameters: dict[str, Any], root: Path, *, fresh: bool, timeout: int = 3600
 ) -> int:
-    machine = asdict(detect_machine())
+    machine = _machine()
     outcomes: dict[str, Outcome] = {}
     print("done before: the executed copy is of the same notebook, helpers, config, sample data and parameters")
     for count, lesson in enumerate(lessons, 1):
@@ -70,6 +70,11 @@ def _run_all(
     return _close(outcomes, outputs, root)
 
 
+def _machine() -> dict[str, Any]:
+    machine = detect_machine()
+    return asdict(machine) | {"profile": machine.profile}
+
+
 def _run_or_reuse(
     lesson: Lesson, copy: Path, parameters: dict[str, Any], root: Path, fresh: bool, timeout: int
 ) -> tuple[Outcome, bool]:
@@ -77,9 +82,15 @@ def _run_or_reuse(
     try:
         mark = fingerprint(lesson, check_parameters(lesson, parameters), root)
         done = None if fresh else finished_outcome(copy, mark)
-        return done or run_lesson(lesson, copy, parameters, mark=mark, timeout=timeout), done is not None
+        offline = parameters.get("profile", "cpu") == "cpu"  # a GPU profile fetches real models from the hub
+        outcome = done or run_lesson(lesson, copy, parameters, mark=mark, timeout=timeout, offline=offline)
+        return outcome, done is not None
     except InputError as error:
-        return Outcome("failed", 0.0, 0, error={"cell": None, "source": "", "message": str(error)}), False
+        return _could_not(error), False
+
+
+def _could_not(error: InputError) -> Outcome:
+    return Outcome("failed", 0.0, 0, error={"cell": None, "source": "", "message": str(error)})
 
 
 def _line(outcome: Outcome) -> str:
@@ -129,12 +140,13 @@ def refresh(options: argparse.Namespace, root: Path) -> int:
     for chosen in choose_lessons(find_lessons(root), options.lessons):
         print(f"{chosen.name:<34}", end=" ", flush=True)
         copy = root / "outputs" / "refresh" / chosen.path.name
-        outcome = outcomes[chosen.name] = run_lesson(chosen, copy, {})
         try:
+            outcome = run_lesson(chosen, copy, {})
             if not outcome.error:
                 store_outputs(chosen, copy, outcome)
         except InputError as error:
-            outcome.status, outcome.error = "failed", {"cell": None, "source": "", "message": str(error)}
+            outcome = _could_not(error)
+        outcomes[chosen.name] = outcome
         print(_line(outcome), flush=True)
         if outcome.error:
             print(_failure(chosen.name, outcome), file=sys.stderr)

@@ -18,7 +18,7 @@ WORDS = {
     Path: "a path",
     NoneType: "nothing (null)",
 }
-BOUNDS = {"ge": "at least", "gt": "greater than", "le": "at most", "lt": "less than"}
+BOUNDS = {"ge": "at least", "gt": "greater than", "le": "at most", "lt": "less than", "pattern": "matching"}
 LENGTHS = {"min_length": "at least", "max_length": "at most"}
 
 
@@ -41,7 +41,7 @@ def refuse_unknown(settings: type[BaseModel], values: dict[str, Any], file: str 
         if key not in names:
             near = difflib.get_close_matches(str(key), names, 3, 0.6)
             raise InputError(
-                f"{settings.__name__} has no such setting",
+                f"there is no such setting in {settings.__name__}",
                 file=file,
                 place=place,
                 given=value,

@@ -1,28 +1,24 @@
 """Tables of text: csv, tsv, txt, jsonl and parquet in columns of str, each bad row named or kept as a reject."""
 
 import csv
-import io
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.csv as arrow_csv
 import pyarrow.parquet as arrow_parquet
 
 from helpers.course.atomic import atomic_write, read_bytes, read_text
 from helpers.course.errors import InputError
-from helpers.course.jsonl import read_jsonl, write_jsonl
+from helpers.course.jsonl import numbered_objects, write_jsonl
 from helpers.course.paths import short_path
+from helpers.course.separated import csv_rows, read_separated
 
 if TYPE_CHECKING:
     from helpers.course.rejects import Rejects
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 ENDINGS = (".csv", ".tsv", ".txt", ".jsonl", ".parquet")
-LONGEST_FIELD = 10_000_000
-"""Characters. Python's csv module stops at 131,072 by itself, which a long document exceeds."""
 
 
 def read_table(
@@ -46,7 +42,7 @@ def read_table(
     if ending == ".txt":
         frame = pd.DataFrame({"text": [line for line in _lines(text) if line.strip()]}, dtype="str")
     else:
-        frame = _separated(text, path, SEPARATORS[ending], quoted, rejects)
+        frame = read_separated(text, path, SEPARATORS[ending], quoted, rejects)
     frame.attrs["encoding"] = found
     return frame
 
@@ -71,6 +67,8 @@ def write_table(path: str | Path, table: pd.DataFrame, encoding: str = "utf-8") 
             allowed=[".csv", ".tsv", ".jsonl", ".parquet"],
         )
     text = table.to_csv(sep=SEPARATORS[ending], index=False, lineterminator="\n")
+    if "\r" in text:  # the csv writer leaves a lone carriage return bare, and readers take it for the end of a row
+        text = table.to_csv(sep=SEPARATORS[ending], index=False, lineterminator="\n", quoting=csv.QUOTE_ALL)
     try:
         data = text.encode(encoding)
     except UnicodeEncodeError as error:
@@ -92,7 +90,7 @@ def row_lines(path: str | Path, encoding: str | None = None, *, quoted: bool = T
     text, _ = read_text(path, encoding)
     ending = _ending(path)
     if ending in SEPARATORS:
-        rows = _csv_rows(text, path, SEPARATORS[ending], quoted)
+        rows = csv_rows(text, path, SEPARATORS[ending], quoted)
         return [line for line, _ in rows][1:]
     return [number for number, line in enumerate(_lines(text), 1) if line.strip()]
 
@@ -110,106 +108,35 @@ def _lines(text: str) -> list[str]:
     return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 
-def _separated(text: str, path: Path, separator: str, quoted: bool, rejects: "Rejects | None") -> pd.DataFrame:
-    """csv or tsv: the fast reader where every row is sound, the careful one (which knows lines) where it stumbles."""
-    header = _header(text, path, separator, quoted)
-    parse = arrow_csv.ParseOptions(
-        delimiter=separator, quote_char='"' if quoted else False, newlines_in_values=quoted, ignore_empty_lines=True
-    )
-    convert = arrow_csv.ConvertOptions(strings_can_be_null=False, column_types={name: pa.string() for name in header})
-    try:
-        table = arrow_csv.read_csv(pa.BufferReader(text.encode()), parse_options=parse, convert_options=convert)
-        return table.to_pandas()
-    except (pa.ArrowInvalid, UnicodeEncodeError):
-        rows = list(_sound_rows(text, path, separator, quoted, len(header), rejects))
-        return pd.DataFrame(rows, columns=header, dtype="str")
-
-
-def _header(text: str, path: Path, separator: str, quoted: bool) -> list[str]:
-    header = next((fields for _, fields in _csv_rows(text, path, separator, quoted)), None)
-    if header is None:
-        raise InputError(
-            "this table is empty", file=short_path(path), allowed="a first line with the names of the columns"
-        )
-    for number, name in enumerate(header, 1):
-        if not name.strip():
-            raise InputError(
-                "a column has no name",
-                file=short_path(path),
-                place=f"line 1, column {number}",
-                given=separator.join(header),
-            )
-        if header.count(name) > 1:
-            raise InputError("two columns have the same name", file=short_path(path), place="line 1", given=name)
-    return header
-
-
-def _sound_rows(
-    text: str, path: Path, separator: str, quoted: bool, width: int, rejects: "Rejects | None"
-) -> Iterator[list[str]]:
-    rows = _csv_rows(text, path, separator, quoted)
-    next(rows)
-    for line, fields in rows:
-        if len(fields) == width:
-            yield fields
-            continue
-        what = f"this row has {len(fields)} fields, the first line names {width} columns"
-        if rejects is None:
-            raise InputError(
-                what,
-                file=short_path(path),
-                place=f"line {line}",
-                given=separator.join(fields),
-                allowed=f"{width} fields",
-                hint="a text that holds the separator must stand in double quotes",
-            )
-        rejects.add(fields, path, line, what)
-
-
-def _csv_rows(text: str, path: Path, separator: str, quoted: bool) -> Iterator[tuple[int, list[str]]]:
-    """(line on which the row starts, its fields), blank lines left out."""
-    csv.field_size_limit(LONGEST_FIELD)
-    quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, quoting=quoting, strict=quoted)
-    start = 1
-    try:
-        for fields in reader:
-            if fields:
-                yield start, fields
-            start = reader.line_num + 1
-    except csv.Error as error:
-        raise InputError(
-            "a quotation mark is opened and never closed, or closed in mid-field",
-            file=short_path(path),
-            place=f"line {start}",
-            hint=f'a quotation mark inside a quoted text is written twice: ""; the parser says: {error}',
-        ) from error
-
-
 def _table_of_objects(path: Path, rejects: "Rejects | None") -> pd.DataFrame:
     """jsonl: every object must have the keys of the first one; numbers become text, null becomes ``""``."""
-    objects = read_jsonl(path, rejects=rejects)
-    if not objects:
-        raise InputError("this table is empty", file=short_path(path), allowed="one JSON object a line")
-    keys = list(objects[0])
+    keys: list[str] = []
     rows = []
-    for number, row in enumerate(objects, 1):
-        what, given = None, None
-        if set(row) != set(keys):
-            odd = sorted(set(row) ^ set(keys))
-            what = f"the keys of this object differ from those of the first one: {', '.join(odd)}"
-        for key, value in row.items():
-            if isinstance(value, list | dict):
-                what, given = f"the value of {key!r} is a {type(value).__name__}, not text or a number", value
+    for line, row in numbered_objects(path, rejects):
+        keys = keys or list(row)
+        what, given = _no_row(row, keys)
         if what is None:
             rows.append([_cell(row[key]) for key in keys])
         elif rejects is None:
-            raise InputError(what, file=short_path(path), place=f"object {number}", given=given, allowed=keys)
+            raise InputError(what, file=short_path(path), place=f"line {line}", given=given, allowed=keys)
         else:
-            rejects.add(row, path, None, what)
+            rejects.add(row, path, line, what)
+    if not keys:
+        raise InputError("this table is empty", file=short_path(path), allowed="one JSON object a line")
     frame = pd.DataFrame(rows, columns=keys, dtype="str")
     frame.attrs["encoding"] = "utf-8"
     return frame
+
+
+def _no_row(row: dict[str, object], keys: list[str]) -> tuple[str | None, object]:
+    """Why an object is no row of a table with these columns (None when it is one), and the value to blame."""
+    odd = sorted(set(row) ^ set(keys))
+    if odd:
+        return f"the keys of this object differ from those of the first one: {', '.join(odd)}", None
+    for key, value in row.items():
+        if isinstance(value, list | dict):
+            return f"the value of {key!r} is a {type(value).__name__}, not text or a number", value
+    return None, None
 
 
 def _cell(value: object) -> str:
@@ -224,7 +151,7 @@ def _parquet(path: Path) -> pd.DataFrame:
         raise InputError(
             "this is no readable parquet file: damaged, cut short, or of another format",
             file=short_path(path),
-            hint=f"the parser says: {error}",
+            hint=f"the parser says: {str(error).split('. ')[0]}",
         ) from error
     for field in table.schema:
         if pa.types.is_nested(field.type) or pa.types.is_binary(field.type):

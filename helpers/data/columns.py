@@ -2,7 +2,7 @@
 
 import codecs
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -10,8 +10,9 @@ import polars as pl
 import pyarrow.parquet as parquet
 
 from helpers.course.errors import InputError
-from helpers.course.files import atomic_write, read_bytes, read_table, row_lines, short_path
+from helpers.course.files import atomic_write, read_bytes, read_table, short_path
 from helpers.course.rejects import Rejects
+from helpers.data.places import RowLines
 
 ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
@@ -21,21 +22,17 @@ SLICE = 100_000
 
 @dataclass(frozen=True)
 class Source:
-    """A table that was read: text columns only, an empty cell is ``""``; rows that had the wrong width are in ``rejects``."""
+    """A table that was read: text columns only, an empty cell is ``""``; malformed rows are in ``rejects``."""
 
     path: Path
     table: pl.DataFrame
     encoding: str
-    rejects: Rejects = field(default_factory=lambda: Rejects("unused"))
+    rejects: Rejects
 
     @cached_property
-    def _lines(self) -> list[int]:
-        refused = {row["line"] for row in self.rejects.rows}
-        return [line for line in row_lines(self.path, self.encoding) if line not in refused]
-
-    def line(self, row: int) -> int | None:
-        """The line of the file on which a row (counted from 0) starts; None in parquet, which has no lines."""
-        return None if self.path.suffix == ".parquet" else self._lines[row]
+    def line(self) -> RowLines:
+        """``source.line(row)``: the line of the file on which a row (counted from 0) starts; None in parquet."""
+        return RowLines(self.path, self.encoding, rejects=self.rejects)
 
 
 def read_source(path: str | Path, encoding: str | None = None) -> Source:
@@ -49,7 +46,7 @@ def read_source(path: str | Path, encoding: str | None = None) -> Source:
     if source is None:
         rejects = Rejects(path)
         frame = read_table(path, encoding, rejects=rejects)
-        source = Source(path, pl.from_pandas(frame), frame.attrs["encoding"], rejects=rejects)
+        source = Source(path, pl.from_pandas(frame), frame.attrs["encoding"], rejects)
     if source.table.height == 0:
         raise InputError("this table has columns but no row", file=short_path(path))
     return source
@@ -68,7 +65,7 @@ def _fast(path: Path) -> Source | None:
     if table[names[-1]].null_count():  # an empty last cell, or a row that is too short: polars does not tell them apart
         return None
     marked = data.startswith(codecs.BOM_UTF8)
-    return Source(path, table.fill_null(""), "utf-8-sig" if marked else "utf-8")
+    return Source(path, table.fill_null(""), "utf-8-sig" if marked else "utf-8", Rejects(path))
 
 
 def write_frames(path: str | Path, frames: Iterable[pl.DataFrame]) -> int:

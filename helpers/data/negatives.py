@@ -17,10 +17,10 @@ MIX = np.uint64(0x9E3779B97F4A7C15)
 
 @dataclass(frozen=True)
 class Values:
-    """The texts of N rows as numbers: U columns of positives, then the column of anchors.
+    """The texts of N rows as numbers: C columns of positives, then the column of anchors.
 
-    ids      (N, U + 1) uint64, the hash of each text
-    present  (N, U + 1) bool, False where the cell is empty
+    ids      (N, C + 1) uint64, the hash of each text
+    present  (N, C + 1) bool, False where the cell is empty
     """
 
     ids: np.ndarray
@@ -38,7 +38,7 @@ class Values:
 
 
 class Forbidden:
-    """Which texts may not be a negative of which anchor: the anchor itself and every positive of any row that has it."""
+    """Which texts may not be a negative of which anchor: the anchor itself, every positive of a row that has it."""
 
     def __init__(self, values: Values) -> None:
         self._values = values
@@ -88,9 +88,9 @@ def draw_negatives(
 ) -> np.ndarray:
     """For each row and slot a row that supplies a negative: (N, len(slots)) int64, -1 where the group has none left.
 
-    ``slots`` names the column of each slot (the last one: anchors); ``groups`` (N,) int64 says from where a row may draw (-1: from nowhere).
-    Every draw is uniform over the group's distinct texts of that column, less those forbidden to the anchor and those
-    drawn for the row before. Slots that ``chosen`` has filled or marked ``UNWANTED`` are left as they are.
+    ``slots`` names the column of each slot (the last one: anchors); ``groups`` (N,) int64 says from where a row may
+    draw (-1: from nowhere). Every draw is uniform over the group's distinct texts of that column, less those forbidden
+    to the anchor and those drawn for the row before. Slots that ``chosen`` has filled or marked ``UNWANTED`` stay.
     """
     chosen = np.full((len(groups), len(slots)), NONE, dtype=np.int64) if chosen is None else chosen.copy()
     forbidden = Forbidden(values)

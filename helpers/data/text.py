@@ -12,10 +12,10 @@ DOUBTFUL = (
     r"  |^ | $|[\x00-\x1f\x7f-\xa0\xad]"  # spaces in a row or at the edge, control characters, no-break space
     r"|[\u1100-\u11ff\ua960-\ua97c\ud7b0-\ud7fb]"  # Hangul letters (jamo) that stand apart
     r"|[\u1680\u2000-\u200b\u2028-\u202f\u205f\u2060\u3000\ufeff]"  # other spaces, zero width
-    r"|\p{M}|[\u0340-\u0387\u0900-\u0fff\u1f00-\u1fff\u2126-\u212b\u2329\u232a\u2adc]"  # marks; doubles of other letters
+    r"|\p{M}|[\u0340-\u0387\u0900-\u0fff\u1f00-\u1fff\u2126-\u212b\u2329\u232a\u2adc]"  # marks, doubles of letters
     r"|[\uf900-\ufaff\ufb1d-\ufb4f]|[\x{1d15e}-\x{1d1c0}\x{2f800}-\x{2fa1f}]"
 )
-"""Every text that :func:`normalise` would change matches this (Rust regex); most texts match nothing and are left alone."""
+"""Every text that :func:`normalise` would change matches this (Rust's regex dialect); most texts match nothing."""
 
 
 def normalise(text: str) -> str:
@@ -41,3 +41,8 @@ def normalise_columns(table: pl.DataFrame) -> tuple[pl.DataFrame, int]:
         changed += int((before != after).sum())
         table = table.with_columns(table[name].scatter(rows, after)) if len(rows) else table
     return table, changed
+
+
+def text_key(text: str) -> str:
+    """The text without spaces, punctuation and case (``""``: no letter in it). Texts with one key count as the same."""
+    return "".join(sign for sign in unicodedata.normalize("NFC", text).casefold() if sign.isalnum())

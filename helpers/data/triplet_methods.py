@@ -83,7 +83,8 @@ def fused(
 ) -> TripletSet:
     """One line for each row: all its positives in one string, and ``num_negatives`` different negatives.
 
-    A negative is the fused string of another row (or with ``"anchor"`` its anchor). With a domain column, categories are
+    A negative is the fused string of another row (or with ``"anchor"`` its anchor). With a domain column, categories
+    are
     kept apart by domain; split the result with :func:`helpers.data.triplet_sets.by_domain`.
     """
     if num_negatives < 1:
@@ -142,13 +143,14 @@ def _made(
 ) -> TripletSet:
     """Pair every row (N) with every text (U) and ``each`` negatives: S = U * each slots a row."""
     anchor, count = table[columns.anchor], len(texts)
-    bank = [*texts.values(), anchor]
+    others = [table[name] for name in columns.positives if name not in texts]  # fused: each part is a positive too
+    bank = [*texts.values(), *others, anchor]
     values = Values(
         ids=np.column_stack([text.hash(seed=0).to_numpy() for text in bank]),
         present=np.column_stack([(text != "").to_numpy() for text in bank]),
     )
-    why = _refused(table, columns, values, apart)
-    slots = np.repeat(np.full(count, count) if negatives_from == "anchor" else np.arange(count), each)
+    why = _refused(table, columns, values, count, apart)
+    slots = np.repeat(np.full(count, len(bank) - 1) if negatives_from == "anchor" else np.arange(count), each)
     chosen = np.where(np.repeat(why > 0, each, axis=1), UNWANTED, NONE)
     rng, widened = np.random.default_rng(seed), 0
     for level, places in enumerate(groups):
@@ -165,14 +167,15 @@ def _made(
         slot = units * each + number
         name = "negative" if each == 1 else f"negative_{number + 1}"
         picked.append(one.gather(slots[slot] * table.height + chosen[rows, slot]).alias(name))
-    return TripletSet(table, pl.DataFrame(picked), _rejected(why, list(texts)), rows, columns, widened, changed)
+    rejected = _rejected(why, list(texts))
+    return TripletSet(table, np.arange(len(why)), pl.DataFrame(picked), rejected, rows, columns, widened, changed)
 
 
-def _refused(table: pl.DataFrame, columns: Columns, values: Values, apart: bool) -> np.ndarray:
-    """(N, U) int8: 0 where nothing stands against a pair, else a place in ``REASONS``."""
-    why = np.zeros((table.height, values.ids.shape[1] - 1), dtype=np.int8)
-    why[values.ids[:, :-1] == values.ids[:, -1:]] = REASONS.index(SAME)
-    why[~values.present[:, :-1]] = REASONS.index(NO_POSITIVE)
+def _refused(table: pl.DataFrame, columns: Columns, values: Values, count: int, apart: bool) -> np.ndarray:
+    """(N, count) int8: 0 where nothing stands against a pair, else a place in ``REASONS``."""
+    why = np.zeros((table.height, count), dtype=np.int8)
+    why[values.ids[:, :count] == values.ids[:, -1:]] = REASONS.index(SAME)
+    why[~values.present[:, :count]] = REASONS.index(NO_POSITIVE)
     if apart:
         why[(table[columns.domain_column()] == "").to_numpy()] = REASONS.index(NO_DOMAIN)
     why[~values.present[:, -1]] = REASONS.index(NO_ANCHOR)

@@ -53,7 +53,8 @@ class Columns:
 class TripletSet:
     """What one method made of a table.
 
-    table        the rows that were read
+    table        the rows that were read, in the normal form
+    rows         (N,) their numbers in the table that was given
     supervised   anchor, positive, negative (fused: negative_1 .. negative_n)
     rejected     row (number in ``table``), column, reason: one line for each pair (fused: each row) that was not made
     sources      (lines of supervised,) the row of ``table`` that each line belongs to
@@ -64,6 +65,7 @@ class TripletSet:
     """
 
     table: pl.DataFrame
+    rows: np.ndarray
     supervised: pl.DataFrame
     rejected: pl.DataFrame
     sources: np.ndarray
@@ -76,6 +78,20 @@ class TripletSet:
         for start in range(0, max(self.table.height, 1), size):
             part = self.table.slice(start, size)
             yield part.select(joined(part, part.columns).alias("text")).filter(pl.col("text") != "")
+
+    def of_rows(self, inside: np.ndarray) -> "TripletSet":
+        """The part that belongs to some rows of the table, (rows,) bool."""
+        number = np.cumsum(inside) - 1
+        lines = inside[self.sources]
+        rejected = self.rejected.filter(inside[self.rejected["row"].to_numpy()])
+        return replace(
+            self,
+            table=self.table.filter(inside),
+            rows=self.rows[inside],
+            supervised=self.supervised.filter(lines),
+            sources=number[self.sources[lines]],
+            rejected=rejected.with_columns(row=number[rejected["row"].to_numpy()]),
+        )
 
     def reasons(self) -> pl.DataFrame:
         """reason, column, count: why pairs were not made, most frequent first."""
@@ -104,17 +120,4 @@ def joined(table: pl.DataFrame, names: Iterable[str]) -> pl.Expr:
 def by_domain(made: TripletSet) -> dict[str, TripletSet]:
     """Split a set by the domain column: ``{domain: set}`` in order of appearance."""
     domains = made.table[made.columns.domain_column()]
-    sets = {}
-    for domain in domains.unique(maintain_order=True):
-        inside = (domains == domain).to_numpy()
-        number = np.cumsum(inside) - 1
-        lines = inside[made.sources]
-        rejected = made.rejected.filter(inside[made.rejected["row"].to_numpy()])
-        sets[domain] = replace(
-            made,
-            table=made.table.filter(inside),
-            supervised=made.supervised.filter(lines),
-            rejected=rejected.with_columns(row=number[rejected["row"].to_numpy()]),
-            sources=number[made.sources[lines]],
-        )
-    return sets
+    return {domain: made.of_rows((domains == domain).to_numpy()) for domain in domains.unique(maintain_order=True)}

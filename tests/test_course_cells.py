@@ -1,0 +1,146 @@
+"""What notebook cells call: metrics, self-checks, checksums, the machine, figures."""
+
+import time
+import warnings
+
+import nbformat
+import numpy as np
+import psutil
+import pytest
+
+from helpers.course.checksums import read_checksums, verify_checksums, write_checksums
+from helpers.course.errors import InputError
+from helpers.course.exercises import ExerciseHint, check
+from helpers.course.fonts import font_face
+from helpers.course.machine import detect_machine, gpu_class, measure, peak_memory_mb, set_seed, tree_memory_mb
+from helpers.course.plots import bar_figure, histogram_figure, line_figure, similarity_figure, use_course_style
+from helpers.course.records import METRICS_MIME, read_records, record
+
+
+def notebook_with(folder, *bundles):
+    outputs = [nbformat.v4.new_output("display_data", data={METRICS_MIME: bundle}) for bundle in bundles]
+    cells = [nbformat.v4.new_code_cell("", outputs=[output]) for output in outputs]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), folder / "a.ipynb")
+    return folder / "a.ipynb"
+
+
+def test_records_of_all_cells_are_read_and_a_later_one_wins(tmp_path):
+    path = notebook_with(tmp_path, {"before": 0.5, "name": "적금"}, {"before": 0.6, "after": 1})
+    assert read_records(path) == {"before": 0.6, "name": "적금", "after": 1}
+
+
+def test_records_outside_a_notebook_are_printed(capsys):
+    record(spearman=np.float32(0.5), steps=np.int64(3), name="적금")
+    assert capsys.readouterr().out == "spearman: 0.5\nsteps: 3\nname: 적금\n"
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"cells": 3}'])
+def test_records_of_no_notebook(tmp_path, content):
+    (tmp_path / "a.ipynb").write_text(content)
+    with pytest.raises(InputError, match="no notebook"):
+        read_records(tmp_path / "a.ipynb")
+    with pytest.raises(InputError, match="does not exist"):
+        read_records(tmp_path / "b.ipynb")
+
+
+def test_check_passes_with_a_tick_and_fails_with_the_hint(capsys):
+    check("temperature", np.bool_(True), "divide before the softmax")
+    assert capsys.readouterr().out == "✔ temperature\n"
+    with pytest.raises(ExerciseHint, match=r"temperature: not yet\. Hint: divide before the softmax"):
+        check("temperature", False, "divide before the softmax")
+    assert issubclass(ExerciseHint, AssertionError)
+
+
+def test_checksums_cover_every_file_and_can_be_checked_by_sha256sum(tmp_path):
+    (tmp_path / "part").mkdir()
+    (tmp_path / "part" / "a.bin").write_bytes(b"abc")
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    (tmp_path / ".hidden").write_bytes(b"x")
+    sums = write_checksums(tmp_path)
+    verify_checksums(tmp_path)
+    assert read_checksums(tmp_path)["part/a.bin"].startswith("ba7816bf8f01cfea")
+    assert sums.read_text().splitlines()[0].endswith("  model.safetensors")
+    assert len(read_checksums(tmp_path)) == 2
+    write_checksums(tmp_path)
+    assert len(read_checksums(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("number", [0, 50, 99])
+def test_one_changed_bit_is_found(tmp_path, number):
+    data = bytearray(100)
+    (tmp_path / "a.bin").write_bytes(data)
+    write_checksums(tmp_path)
+    data[number] ^= 1
+    (tmp_path / "a.bin").write_bytes(data)
+    with pytest.raises(InputError, match="its checksum does not match"):
+        verify_checksums(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("memory", "capability", "expected"),
+    [
+        (None, None, "none"),
+        (14.7, (7, 5), "t4"),
+        (22.0, (8, 9), "t4"),
+        (8.0, (8, 6), "none"),
+        (39.5, (8, 0), "a100"),
+        (79.0, (9, 0), "a100"),
+        (47.5, (7, 5), "t4"),
+    ],
+)
+def test_gpu_classes(memory, capability, expected):
+    assert gpu_class(memory, capability) == expected
+
+
+def test_machine_is_described():
+    machine = detect_machine()
+    assert machine.cores >= 1
+    assert 0 < machine.memory_gb < 1e5
+    assert machine.profile == ("cpu" if machine.gpu_class == "none" else machine.gpu_class)
+
+
+def test_measure_sees_time_and_memory_that_was_given_back():
+    with measure() as outer:
+        with measure() as inner:
+            block = np.ones(25_000_000)
+            time.sleep(0.1)
+            del block
+        time.sleep(0.05)
+    assert 0.1 <= inner.seconds < outer.seconds
+    assert 180 < inner.added_mb < 600
+    assert outer.peak_mb >= inner.peak_mb > tree_memory_mb(psutil.Process()) + 100
+    assert peak_memory_mb() >= inner.peak_mb - 5
+
+
+def test_set_seed_repeats_every_draw():
+    import random
+
+    import torch
+
+    def draw():
+        set_seed(5)
+        return random.random(), np.random.rand(), torch.rand(1).item()
+
+    assert draw() == draw()
+
+
+def test_every_korean_glyph_of_a_figure_is_drawn():
+    use_course_style()
+    labels = ["오늘 날씨 어때?", "적금 이자율", "뷁 똠방각하"]
+    figures = [
+        line_figure({"손실": ([1, 2, 3], [3, -2, 1])}, "학습 곡선 − 온도", "단계", "손실"),
+        bar_figure({"학습 전": 0.5, "학습 후": 0.7}, "스피어만 상관", "점수", errors=[0.1, 0.1]),
+        histogram_figure({"짧은 글": [1, 2, 2], "긴 글": [5, 6, 6]}, "길이", "음절 수"),
+        similarity_figure(np.eye(3), labels, labels, "유사도"),
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # matplotlib warns of a glyph that its fonts lack
+        for figure in figures:
+            figure.canvas.draw()
+            assert figure.canvas.get_width_height() <= (620, 400)
+
+
+def test_the_font_of_a_page_has_the_letters_that_it_needs_and_no_more():
+    assert font_face("only latin") == ""
+    short, long = font_face("한글"), font_face("한글로 쓴 조금 더 긴 문장입니다")
+    assert 500 < len(short) < len(long) < 20_000

@@ -1,0 +1,119 @@
+"""Settings: which layer wins, where a value came from, names and aliases, paths."""
+
+import json
+from pathlib import Path
+
+import pytest
+from pydantic import AliasChoices, Field
+
+from helpers.course.errors import InputError
+from helpers.course.files import REPOSITORY
+from helpers.course.settings import LessonSettings
+
+FILE = """
+model: some/name
+lr: 1e-6
+epochs: 10
+profiles:
+  cpu: {epochs: 2}
+  a100: {epochs: 20, lr: 1.0e-5}
+smoke: {epochs: 1}
+"""
+
+
+class Knobs(LessonSettings):
+    lr: float = Field(1e-3, gt=0)
+    epochs: int = Field(3, ge=1)
+    max_length: int = Field(64, validation_alias=AliasChoices("max_seq_length", "cutoff"))
+    layers: list[int] = Field(default_factory=list)
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "knobs.yaml"
+    path.write_text(FILE, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("given", "epochs", "lr", "origin"),
+    [
+        ({}, 2, 1e-6, "profile cpu"),
+        ({"profile": "t4"}, 10, 1e-6, "knobs.yaml"),
+        ({"profile": "a100"}, 20, 1e-5, "profile a100"),
+        ({"profile": "a100", "smoke": True}, 1, 1e-5, "smoke"),
+        ({"profile": "a100", "smoke": True, "epochs": 7}, 7, 1e-5, "parameter"),
+        ({"epochs": None}, 2, 1e-6, "profile cpu"),
+        ({"epochs": "5"}, 5, 1e-6, "parameter"),
+    ],
+)
+def test_later_layers_win_and_the_table_says_which(file, given, epochs, lr, origin):
+    knobs = Knobs.load(file, **given)
+    assert (knobs.epochs, knobs.lr) == (epochs, lr)
+    table = knobs.table().set_index("key")
+    assert table.loc["epochs", "from"].endswith(origin)
+    assert table.loc["epochs", "value"] == epochs
+    assert table.loc["max_length", "from"] == "default"
+
+
+def test_a_profile_named_in_the_file_is_taken_unless_a_parameter_says_otherwise(tmp_path):
+    (tmp_path / "a.yaml").write_text("model: m\nprofile: a100\nprofiles: {a100: {epochs: 9}, cpu: {epochs: 1}}\n")
+    assert Knobs.load(tmp_path / "a.yaml").epochs == 9
+    assert Knobs.load(tmp_path / "a.yaml", profile="cpu").epochs == 1
+
+
+def test_aliases_and_field_names_mean_the_same_in_json_and_in_parameters(tmp_path):
+    for name in ("max_seq_length", "cutoff", "max_length"):
+        (tmp_path / "a.json").write_text(json.dumps({"model": "m", name: 2048}))
+        assert Knobs.load(tmp_path / "a.json").max_length == 2048
+        assert Knobs.load(tmp_path / "a.json", **{name: 16}).max_length == 16
+    (tmp_path / "a.json").write_text(json.dumps({"model": "m", "cutoff": 1, "max_length": 2}))
+    with pytest.raises(InputError, match="one setting stands under two names"):
+        Knobs.load(tmp_path / "a.json")
+
+
+def test_without_a_file_all_that_has_no_default_must_be_given():
+    with pytest.raises(InputError, match=r"a setting is missing\n.*key model"):
+        Knobs.load()
+    assert Knobs.load(model="m").epochs == 3
+
+
+def test_paths_start_at_the_root(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    knobs = Knobs.load(model="pyproject.toml", data_dir="sample_data/sts", output_dir=tmp_path)
+    assert knobs.data_dir == REPOSITORY / "sample_data" / "sts"
+    assert knobs.output_dir == tmp_path
+    assert knobs.model == str(REPOSITORY / "pyproject.toml")
+    assert Knobs.load(model="intfloat/multilingual-e5-large").model == "intfloat/multilingual-e5-large"
+    shown = knobs.table().set_index("key")["value"]
+    assert (shown["data_dir"], shown["model"]) == ("sample_data/sts", "pyproject.toml")
+
+
+def test_a_changed_copy_is_checked_like_all_others(file):
+    knobs = Knobs.load(file)
+    other = knobs.changed(epochs=4, cutoff=8)
+    assert (other.epochs, other.max_length, other.lr, knobs.epochs) == (4, 8, knobs.lr, 2)
+    origins = other.table().set_index("key")["from"]
+    assert (origins["epochs"], origins["lr"]) == ("changed", knobs.table().set_index("key")["from"]["lr"])
+    with pytest.raises(InputError, match="parameter epochs"):
+        knobs.changed(epochs=0)
+    with pytest.raises(InputError, match="did you mean epochs"):
+        knobs.changed(epoch=1)
+
+
+def test_a_wrong_item_of_a_list_is_named_and_so_are_other_wrong_settings():
+    with pytest.raises(InputError) as caught:
+        Knobs.load(model="m", layers=[1, "two"], epochs=0)
+    assert "layers" in str(caught.value) and "epochs" in str(caught.value)
+    with pytest.raises(InputError, match=r"parameter layers\[1\]\n.*given:   two"):
+        Knobs.load(model="m", layers=[1, "two"])
+
+
+def test_settings_cannot_be_changed_in_place():
+    with pytest.raises(ValueError, match="frozen"):
+        Knobs.load(model="m").epochs = 5
+
+
+def test_an_empty_file_is_a_file_of_defaults(tmp_path):
+    (tmp_path / "a.yaml").write_text("# nothing yet\n")
+    assert Knobs.load(tmp_path / "a.yaml", model="m").config == Path(tmp_path / "a.yaml")
