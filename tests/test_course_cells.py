@@ -140,7 +140,8 @@ def test_every_korean_glyph_of_a_figure_is_drawn():
             assert figure.canvas.get_width_height() <= (620, 400)
 
 
-def test_the_font_of_a_page_has_the_letters_that_it_needs_and_no_more():
+def test_the_font_of_a_page_has_the_letters_that_it_needs_and_no_more(caplog):
     assert font_face("only latin") == ""
     short, long = font_face("한글"), font_face("한글로 쓴 조금 더 긴 문장입니다")
     assert 500 < len(short) < len(long) < 20_000
+    assert caplog.records == []

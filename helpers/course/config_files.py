@@ -7,8 +7,10 @@ from typing import Any
 
 import yaml
 
-from helpers.course.atomic import read_text
+from helpers.course.atomic import read_bytes
+from helpers.course.encodings import decode_text
 from helpers.course.errors import InputError
+from helpers.course.jsonl import unique_keys
 from helpers.course.paths import short_path
 
 ENDINGS = (".yaml", ".yml", ".json")
@@ -46,7 +48,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
             allowed=there or None,
             hint=f"did you mean {near[0]}?" if near else "relative paths start at the root of the repository",
         )
-    text, _ = read_text(path, "utf-8")
+    text, _ = decode_text(read_bytes(path), name, "utf-8", ["utf-8"])
     values = _json(text, name) if path.suffix == ".json" else _yaml(text, name)
     if values is None:
         return {}
@@ -82,7 +84,7 @@ def _yaml(text: str, name: str) -> Any:
 
 def _json(text: str, name: str) -> Any:
     try:
-        return json.loads(text, object_pairs_hook=_no_twins) if text.strip() else None
+        return json.loads(text, object_pairs_hook=unique_keys) if text.strip() else None
     except json.JSONDecodeError as error:
         raise InputError(
             f"this is no valid JSON: {error.msg}",
@@ -93,11 +95,3 @@ def _json(text: str, name: str) -> Any:
         ) from error
     except ValueError as error:
         raise InputError(f"this is no valid settings file: {error}", file=name) from error
-
-
-def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = [name for name, _ in pairs]
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f"the key {name!r} stands twice")
-    return dict(pairs)

@@ -19,8 +19,8 @@ def decode_text(
 
     Without ``encoding`` the strictest that fits is taken: utf-8-sig (a byte order mark is there), utf-8, euc-kr, cp949.
     euc-kr is the part of cp949 that has 2,350 syllables, so a cp949 file without a rarer syllable (똠, 뷁) is called
-    euc-kr; the text is the same. ``file`` and ``allowed`` are words for error messages. Raises :class:`InputError` for binary files,
-    UTF-16, broken bytes and encodings not listed.
+    euc-kr; the text is the same. ``file`` and ``allowed`` are words for error messages. Raises :class:`InputError` for
+    binary files, UTF-16, broken bytes and encodings not listed.
     """
     _refuse_binary(data, file)
     marked = data.startswith(codecs.BOM_UTF8)
@@ -63,15 +63,14 @@ def _misfit(data: bytes, name: str, error: UnicodeDecodeError, file: str, allowe
     start = error.start + (3 if name == "utf-8-sig" else 0)  # that decoder counts from after the byte order mark
     byte = start - (data.rfind(NEWLINE, 0, start) + 1) + 1
     other = "" if _mostly_utf8(data, start) else next((other for other in ENCODINGS if _fits(data, other)), "")
+    remedy = "save it again as UTF-8" if len(allowed) == 1 else "name that encoding, or save the file again as UTF-8"
     return InputError(
         f"this text is not in {name}: one of its bytes does not fit",
         file=file,
         place=f"line {data.count(NEWLINE, 0, start) + 1}, byte {byte}",
         given=f"byte 0x{data[start]:02X}",
         allowed=list(allowed),
-        hint=f"it reads well as {other}: name that encoding, or save the file again as UTF-8"
-        if other
-        else "the file is damaged there, or in another encoding: save it again as UTF-8",
+        hint=f"it reads well as {other}: {remedy}" if other else "the file is damaged there: save it again as UTF-8",
     )
 
 

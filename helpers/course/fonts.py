@@ -32,7 +32,9 @@ def font_face(text: str) -> str:
     if not letters:
         return ""
     font = TTFont(next(path for path in korean_fonts() if path.stem == FONT))
-    cutter = subset.Subsetter(subset.Options(layout_features=[], hinting=False))
+    options = subset.Options(layout_features=[], hinting=False)
+    options.drop_tables += [f"TSI{number}" for number in (0, 1, 2, 3, 5)]  # the sources of its hinting program
+    cutter = subset.Subsetter(options)
     cutter.populate(text=letters)
     cutter.subset(font)
     font.flavor = "woff"

@@ -41,7 +41,7 @@ def numbered_objects(path: str | Path, rejects: "Rejects | None" = None) -> Iter
 def _json_object(line: str, file: str, number: int) -> dict[str, Any]:
     place = f"line {number}"
     try:
-        value = json.loads(line, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
+        value = json.loads(line, object_pairs_hook=unique_keys, parse_constant=_no_constant)
         line.encode("utf-8") if "\\u" not in line else json.dumps(value, ensure_ascii=False).encode("utf-8")
     except json.JSONDecodeError as error:
         raise InputError(
@@ -69,7 +69,8 @@ def _json_object(line: str, file: str, number: int) -> dict[str, Any]:
     return value
 
 
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An ``object_pairs_hook`` for :mod:`json`: raises :class:`ValueError` for a key that stands twice."""
     result = dict(pairs)
     if len(result) < len(pairs):
         names = [name for name, _ in pairs]

@@ -62,7 +62,7 @@ def read_pairs(path: str | Path, *, rejects: Rejects | None = None) -> Pairs:
 
     A pickle holds tuples ``[(a, b), ...]`` or ``[(a, b, hard negative), ...]``, or two or three equally long lists. A
     table has two of the columns in ``PAIR_COLUMNS``. A jsonl row may be a group ``{"sentences": [...]}`` of texts that
-    mean the same: each is paired with the next. Raises :class:`InputError`; with ``rejects``, unusable rows are kept there.
+    mean the same: each is paired with the next. Raises :class:`InputError`, or keeps unusable rows in ``rejects``.
     """
     path = Path(path)
     if path.suffix == ".pkl":

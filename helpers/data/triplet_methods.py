@@ -5,7 +5,7 @@ value over the whole table (also where texts repeat in different rows); within a
 seeded. Nothing is lost: what could not be made is in ``rejected``, with the reason.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -95,9 +95,9 @@ def fused(
     texts = {", ".join(columns.positives): table.select(joined(table, columns.positives)).to_series()}
     names = [columns.domain, columns.category] if columns.domain else [columns.category]
     groups = _groups(table, columns, names, widen)
-    return _made(
-        table, columns, texts, num_negatives, groups, seed, negatives_from, changed, apart=columns.domain is not None
-    )
+    parts = [table[name] for name in columns.positives]
+    apart = columns.domain is not None
+    return _made(table, columns, texts, num_negatives, groups, seed, negatives_from, changed, apart, parts)
 
 
 def _prepared(table: Table, columns: Columns) -> tuple[pl.DataFrame, int]:
@@ -140,11 +140,14 @@ def _made(
     negatives_from: NegativesFrom,
     changed: int,
     apart: bool = False,
+    parts: Sequence[pl.Series] = (),
 ) -> TripletSet:
-    """Pair every row (N) with every text (U) and ``each`` negatives: S = U * each slots a row."""
+    """Pair every row (N) with every text (U) and ``each`` negatives: S = U * each slots a row.
+
+    ``parts`` are positives too, so that none becomes a negative, but no pair is made with them.
+    """
     anchor, count = table[columns.anchor], len(texts)
-    others = [table[name] for name in columns.positives if name not in texts]  # fused: each part is a positive too
-    bank = [*texts.values(), *others, anchor]
+    bank = [*texts.values(), *parts, anchor]
     values = Values(
         ids=np.column_stack([text.hash(seed=0).to_numpy() for text in bank]),
         present=np.column_stack([(text != "").to_numpy() for text in bank]),

@@ -10,7 +10,7 @@ import optuna
 import pandas as pd
 
 from helpers.embedding.encoder import Encoder
-from helpers.data.sentences import Pairs
+from helpers.data.pairs import Pairs
 from helpers.embedding.training import SimCSESettings, train
 
 

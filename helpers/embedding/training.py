@@ -21,7 +21,7 @@ from helpers.course.settings import LessonSettings
 from helpers.embedding.adapters import LoraWatch
 from helpers.embedding.encoder import Encoder
 from helpers.embedding.evaluation import sts_spearman
-from helpers.data.sentences import Pairs
+from helpers.data.pairs import Pairs
 from helpers.embedding.losses import cosent_loss, info_nce
 
 
