@@ -95,7 +95,7 @@ def _small(made: list[TripletSet]) -> list[str]:
     rows = [row for each in made for row in each.small_categories().iter_rows()]
     rows.sort(key=lambda row: -row[-1])
     lines = [
-        f"too small category {' / '.join(map(repr, names))}: {size} rows, {missing} negatives missing"
+        f"too small category {' / '.join(map(repr, names))}: {size} rows, {missing} triplets not made"
         for *names, size, missing in rows[:SHOWN]
     ]
     if len(rows) > SHOWN:

@@ -30,7 +30,8 @@ class LoraDidNotMove(RuntimeError):
 def linear_names(model: nn.Module) -> set[str]:
     """Last names of all linear layers that pooling reaches ("query", "dense", ...)."""
     return {
-        name.rsplit(".", 1)[-1] for name, module in model.named_modules()
+        name.rsplit(".", 1)[-1]
+        for name, module in model.named_modules()
         if isinstance(module, nn.Linear) and UNUSED not in name
     }
 
@@ -44,7 +45,9 @@ def lora_targets(model: nn.Module, wanted: list[str] | None = None) -> list[str]
     if wanted:
         if missing := sorted(set(wanted) - names):
             raise InputError(
-                "the model has no such linear layer to adapt", place="lora_targets", given=", ".join(missing),
+                "the model has no such linear layer to adapt",
+                place="lora_targets",
+                given=", ".join(missing),
                 allowed=sorted(names),
             )
         return list(wanted)
@@ -52,8 +55,10 @@ def lora_targets(model: nn.Module, wanted: list[str] | None = None) -> list[str]
         if set(family) <= names:
             return list(family)
     raise InputError(
-        f"no LoRA target modules are known for {type(model).__name__}", place="lora_targets",
-        allowed=sorted(names), hint="name the layers to adapt yourself: lora_targets: [...]",
+        f"no LoRA target modules are known for {type(model).__name__}",
+        place="lora_targets",
+        allowed=sorted(names),
+        hint="name the layers to adapt yourself: lora_targets: [...]",
     )
 
 
@@ -62,8 +67,12 @@ def add_lora(
 ) -> PeftModel:
     """Freeze the model and put new adapters of rank `r` beside its linear layers; they start as no change at all."""
     config = LoraConfig(
-        r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=lora_targets(model, targets),
-        exclude_modules=rf".*\b{UNUSED}\b.*" if hasattr(model, UNUSED) else None, bias="none",
+        r=r,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        target_modules=lora_targets(model, targets),
+        exclude_modules=rf".*\b{UNUSED}\b.*" if hasattr(model, UNUSED) else None,
+        bias="none",
         task_type="FEATURE_EXTRACTION",
     )
     return get_peft_model(model, config)
@@ -77,21 +86,25 @@ def load_adapter(model: nn.Module, folder: str | Path, *, trainable: bool) -> Pe
     folder = Path(folder)
     if not (folder / "adapter_config.json").is_file():
         raise InputError(
-            "this folder is no LoRA adapter (it has no adapter_config.json)", file=short_path(folder),
+            "this folder is no LoRA adapter (it has no adapter_config.json)",
+            file=short_path(folder),
             hint="train one first with fine_tune_model_yn=0, or give the folder that such a run left",
         )
     card = read_card(folder)
     if card and card["base_fingerprint"] != fingerprint(model):
         raise InputError(
             "this adapter was trained on another base model: its corrections fit other weights",
-            file=short_path(folder), given=f"a base with fingerprint {fingerprint(model)}",
-            allowed=f"{card['base']}, fingerprint {card['base_fingerprint']}", hint=f"set model: {card['base']}",
+            file=short_path(folder),
+            given=f"a base with fingerprint {fingerprint(model)}",
+            allowed=f"{card['base']}, fingerprint {card['base_fingerprint']}",
+            hint=f"set model: {card['base']}",
         )
     try:
         return PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
     except (RuntimeError, ValueError) as error:  # shapes differ, or layers are missing
         raise InputError(
-            "this adapter does not fit the base model", file=short_path(folder),
+            "this adapter does not fit the base model",
+            file=short_path(folder),
             hint=f"it was trained on another architecture or size; peft says: {error}",
         ) from error
 

@@ -40,8 +40,14 @@ class Encoder(nn.Module):
     """
 
     def __init__(
-        self, model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, *, pooling: Pooling = "mean",
-        max_length: int = LONGEST_DEFAULT, prompts: dict[str, str] | None = None, prompt: str | None = None,
+        self,
+        model: PreTrainedModel | PeftModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        pooling: Pooling = "mean",
+        max_length: int = LONGEST_DEFAULT,
+        prompts: dict[str, str] | None = None,
+        prompt: str | None = None,
         base: str = "",
     ) -> None:
         super().__init__()
@@ -52,15 +58,23 @@ class Encoder(nn.Module):
         longest = _longest(model, tokenizer)
         if max_length > longest:
             raise InputError(
-                f"{base or 'this model'} cannot read that many tokens", place="max_length", given=max_length,
+                f"{base or 'this model'} cannot read that many tokens",
+                place="max_length",
+                given=max_length,
                 allowed=f"at most {longest}",
             )
         self._prompt_text(prompt)
 
     @classmethod
     def load(
-        cls, model: str | Path, *, pooling: Pooling | None = None, max_length: int | None = None,
-        prompts: dict[str, str] | None = None, prompt: str | None = None, trainable_adapter: bool = False,
+        cls,
+        model: str | Path,
+        *,
+        pooling: Pooling | None = None,
+        max_length: int | None = None,
+        prompts: dict[str, str] | None = None,
+        prompt: str | None = None,
+        trainable_adapter: bool = False,
     ) -> Self:
         """Load a transformers or sentence-transformers folder or hub name, or the folder of a LoRA adapter.
 
@@ -79,25 +93,37 @@ class Encoder(nn.Module):
         except OSError as error:
             raise InputError(
                 "this model is neither a folder here nor to be had from the Hugging Face hub",
-                place="model", given=str(model), hint=f"transformers says: {str(error).splitlines()[0]}",
+                place="model",
+                given=str(model),
+                hint=f"transformers says: {str(error).splitlines()[0]}",
             ) from error
         told = read_sentence_folder(name)
         return cls(
-            network, tokenizer, pooling=pooling or told.pooling or "mean",
+            network,
+            tokenizer,
+            pooling=pooling or told.pooling or "mean",
             max_length=max_length or told.max_length or min(LONGEST_DEFAULT, _longest(network, tokenizer)),
-            prompts=prompts or told.prompts, prompt=prompt or told.default_prompt,
+            prompts=prompts or told.prompts,
+            prompt=prompt or told.default_prompt,
             base=short_path(name) if Path(name).is_dir() else name,
         )
 
     @classmethod
     def _load_with_adapter(
-        cls, folder: Path, pooling: Pooling | None, max_length: int | None, prompts: dict[str, str] | None,
-        prompt: str | None, trainable: bool,
+        cls,
+        folder: Path,
+        pooling: Pooling | None,
+        max_length: int | None,
+        prompts: dict[str, str] | None,
+        prompt: str | None,
+        trainable: bool,
     ) -> Self:
         told = adapters.read_card(folder)
         encoder = cls.load(
-            adapters.base_of(folder), pooling=pooling or told.get("pooling"),
-            max_length=max_length or told.get("max_length"), prompts=prompts or told.get("prompts"),
+            adapters.base_of(folder),
+            pooling=pooling or told.get("pooling"),
+            max_length=max_length or told.get("max_length"),
+            prompts=prompts or told.get("prompts"),
             prompt=prompt or told.get("prompt"),
         )
         encoder.load_adapter(folder, trainable=trainable)
@@ -129,7 +155,9 @@ class Encoder(nn.Module):
         before = self._prompt_text(prompt)
         if not texts:
             return []
-        return self.tokenizer([before + text for text in texts], truncation=True, max_length=self.max_length)["input_ids"]
+        return self.tokenizer([before + text for text in texts], truncation=True, max_length=self.max_length)[
+            "input_ids"
+        ]
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """input_ids (B, L), attention_mask (B, L) of 1 and 0 -> sentence vectors (B, H) in float32, not normalised."""
@@ -152,7 +180,12 @@ class Encoder(nn.Module):
 
     @torch.inference_mode()
     def encode(
-        self, texts: Sequence[str], *, prompt: str | None = None, normalize: bool = True, token_budget: int | None = None
+        self,
+        texts: Sequence[str],
+        *,
+        prompt: str | None = None,
+        normalize: bool = True,
+        token_budget: int | None = None,
     ) -> np.ndarray:
         """Vectors of texts, (N, H) float32, of length 1 unless `normalize` is False; dropout is off."""
         if not texts:
@@ -198,7 +231,9 @@ class Encoder(nn.Module):
     def _prompt_text(self, prompt: str | None) -> str:
         prompt = prompt if prompt is not None else self.prompt
         if prompt is not None and prompt not in self.prompts:
-            raise InputError("the model has no prompt of this name", place="prompt", given=prompt, allowed=[*self.prompts])
+            raise InputError(
+                "the model has no prompt of this name", place="prompt", given=prompt, allowed=[*self.prompts]
+            )
         return "" if prompt is None else self.prompts[prompt]
 
 
@@ -209,7 +244,9 @@ def resolve_model(model: str | Path) -> str:
         return str(folder)
     if isinstance(model, Path) or str(model).count("/") != 1 or str(model).startswith((".", "~")):
         raise InputError(
-            "this model folder does not exist", place="model", given=str(model),
+            "this model folder does not exist",
+            place="model",
+            given=str(model),
             allowed="a folder, or the name of a model on the Hugging Face hub like intfloat/multilingual-e5-large",
         )
     return str(model)

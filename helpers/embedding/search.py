@@ -9,8 +9,8 @@ from pathlib import Path
 import optuna
 import pandas as pd
 
-from helpers.embedding.encoder import Encoder
 from helpers.data.pairs import Pairs
+from helpers.embedding.encoder import Encoder
 from helpers.embedding.training import SimCSESettings, train
 
 

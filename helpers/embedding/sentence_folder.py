@@ -37,10 +37,15 @@ def read_sentence_folder(model: str) -> SentenceFolder:
     kinds = [module["type"].rsplit(".", 1)[-1] for module in modules]
     if foreign := [kind for kind in kinds if kind not in MODULES]:
         raise InputError(
-            "this sentence-transformers model has parts that Encoder does not have", file=f"{model}/modules.json",
-            given=", ".join(foreign), allowed=MODULES, hint="load it with sentence_transformers.SentenceTransformer",
+            "this sentence-transformers model has parts that Encoder does not have",
+            file=f"{model}/modules.json",
+            given=", ".join(foreign),
+            allowed=MODULES,
+            hint="load it with sentence_transformers.SentenceTransformer",
         )
-    pooling_path = next((module["path"] for module, kind in zip(modules, kinds, strict=True) if kind == "Pooling"), None)
+    pooling_path = next(
+        (module["path"] for module, kind in zip(modules, kinds, strict=True) if kind == "Pooling"), None
+    )
     told = _read_json(model, "config_sentence_transformers.json") or {}
     return SentenceFolder(
         pooling=None if pooling_path is None else _read_pooling(model, f"{pooling_path}/config.json"),
@@ -71,13 +76,18 @@ def _read_pooling(model: str, path: str) -> Pooling:
     given = [given] if isinstance(given, str) else list(given)
     known = [MODES.get(mode, mode) for mode in given]
     if len(known) != 1 or known[0] not in MODES.values():
-        raise InputError("this pooling is not known", file=f"{model}/{path}", given=", ".join(given), allowed="mean, cls")
+        raise InputError(
+            "this pooling is not known", file=f"{model}/{path}", given=", ".join(given), allowed="mean, cls"
+        )
     return known[0]
 
 
 def _read_json(model: str, name: str) -> dict | list | None:
     path = cached_file(
-        model, name, _raise_exceptions_for_gated_repo=False, _raise_exceptions_for_missing_entries=False,
+        model,
+        name,
+        _raise_exceptions_for_gated_repo=False,
+        _raise_exceptions_for_missing_entries=False,
         _raise_exceptions_for_connection_errors=False,
     )
     return None if path is None else json.loads(Path(path).read_text(encoding="utf-8"))

@@ -18,10 +18,10 @@ from torch.utils.tensorboard import SummaryWriter
 from helpers.course.errors import InputError
 from helpers.course.files import atomic_write
 from helpers.course.settings import LessonSettings
+from helpers.data.pairs import Pairs
 from helpers.embedding.adapters import LoraWatch
 from helpers.embedding.encoder import Encoder
 from helpers.embedding.evaluation import sts_spearman
-from helpers.data.pairs import Pairs
 from helpers.embedding.losses import cosent_loss, info_nce
 
 
@@ -56,6 +56,7 @@ class SimCSESettings(LessonSettings):
     max_sentences: int | None = Field(None, ge=10)
     trials: int = Field(6, ge=1, description="trials of a search")
     seeds: int = Field(3, ge=1, description="how many seeds the comparison over seeds runs")
+
 
 @dataclass
 class History:
@@ -192,7 +193,12 @@ def _numbered(sets: list[Pairs], settings: SimCSESettings, steps: int) -> Iterat
 
 
 def _validate(
-    encoder: Encoder, validation: Pairs, sts: Pairs, settings: SimCSESettings, history: History, step: int,
+    encoder: Encoder,
+    validation: Pairs,
+    sts: Pairs,
+    settings: SimCSESettings,
+    history: History,
+    step: int,
     log: SummaryWriter,
 ) -> None:
     loss = validation_loss(encoder, validation, settings.batch_size, settings.loss_temperature, settings.seed)

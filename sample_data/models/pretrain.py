@@ -303,10 +303,8 @@ class Pairs:
                 a, b = text, self.ids[self.offsets[line + 1] : self.offsets[line + 2]]
             else:
                 brackets = np.flatnonzero(text[:60] == self.close_bracket)
-                if name == "heading" and len(brackets):
-                    cut = brackets[0] + 1
-                else:
-                    cut = int(len(text) * rng.uniform(0.3, 0.7))
+                at_heading = name == "heading" and len(brackets)
+                cut = brackets[0] + 1 if at_heading else int(len(text) * rng.uniform(0.3, 0.7))
                 a, b = text[:cut], text[cut:]
             left.append(a[:46])
             right.append(b[:78])

@@ -1,0 +1,182 @@
+"""SimCSE training on the repository's own encoder: adapters move, the best state is kept, a killed run resumes."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from helpers.course.errors import InputError
+from helpers.course.machine import set_seed
+from helpers.data.pairs import Pairs
+from helpers.embedding import training
+from helpers.embedding.adapters import LoraDidNotMove, LoraWatch
+from helpers.embedding.encoder import Encoder
+from helpers.embedding.evaluation import alignment_uniformity, cosines, sts_spearman
+from helpers.embedding.training import SimCSESettings, batches, pair_loss, train, validation_loss, views
+
+SENTENCES = [
+    "아침에 비가 내렸다.", "점심은 국수를 먹었다.", "기차가 늦게 도착했다.", "새 책을 한 권 샀다.", "친구와 공원을 걸었다.",
+    "회의가 길어졌다.", "고양이가 창가에서 잔다.", "바다에 노을이 진다.", "커피가 식어 버렸다.", "시험이 모두 끝났다.",
+]  # fmt: skip
+STS = Pairs(
+    SENTENCES[:4], [SENTENCES[0], "국수로 점심을 때웠다.", SENTENCES[5], SENTENCES[6]], None, [5.0, 4.0, 1.0, 0.0]
+)
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return SimCSESettings.load(output_dir=tmp_path, batch_size=4, epochs=2, eval_every=2, max_length=16, seed=3)
+
+
+def encoder_of(settings, lora=True):
+    set_seed(0)
+    encoder = Encoder.load(settings.model, max_length=settings.max_length)
+    if lora:
+        encoder.add_lora(r=4, alpha=8, dropout=0.1)
+    return encoder
+
+
+def lora_b(encoder):
+    return {n: p.detach().clone() for n, p in encoder.named_parameters() if ".lora_B." in n}
+
+
+def test_every_lora_b_moves_in_the_first_step(settings):
+    encoder = encoder_of(settings)
+    assert all(p.abs().sum() == 0 for p in lora_b(encoder).values())
+    train(encoder, [views(SENTENCES)], views(SENTENCES[:4]), STS, settings.changed(max_steps=2))
+    assert all(p.abs().sum() > 0 for p in lora_b(encoder).values())
+
+
+def test_an_adapter_that_does_not_move_is_named():
+    encoder = encoder_of(SimCSESettings.load())
+    watch = LoraWatch(encoder.model)
+    with pytest.raises(LoraDidNotMove, match="lora_B"):
+        watch.check(encoder.model, 0.1)
+
+
+def test_a_killed_run_ends_at_the_weights_of_one_that_was_not(settings, tmp_path, monkeypatch):
+    whole = encoder_of(settings)
+    train(whole, [views(SENTENCES)], views(SENTENCES[:4]), STS, settings.changed(output_dir=tmp_path / "whole"))
+    killed, calls = encoder_of(settings), []
+
+    def dies(*arguments):
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return pair_loss(*arguments)
+
+    monkeypatch.setattr(training, "pair_loss", dies)
+    own = settings.changed(output_dir=tmp_path / "killed")
+    with pytest.raises(KeyboardInterrupt):
+        train(killed, [views(SENTENCES)], views(SENTENCES[:4]), STS, own)
+    monkeypatch.undo()
+    resumed = encoder_of(settings)
+    train(resumed, [views(SENTENCES)], views(SENTENCES[:4]), STS, own)
+    before, after = lora_b(whole), lora_b(resumed)
+    assert any(value.abs().sum() > 0 for value in after.values())
+    for name, value in before.items():
+        torch.testing.assert_close(after[name], value, rtol=0, atol=0)
+
+
+def test_the_encoder_ends_at_its_best_step_not_its_last(settings, monkeypatch):
+    scores = iter([0.9, 0.1, 0.2, 0.1, 0.1, 0.1])
+    monkeypatch.setattr(training, "sts_spearman", lambda *_: next(scores))
+    seen = []
+    monkeypatch.setattr(training, "validation_loss", lambda encoder, *_: seen.append(lora_b(encoder)) or 0.0)
+    encoder = encoder_of(settings)
+    history = train(encoder, [views(SENTENCES)], views(SENTENCES[:4]), STS, settings)
+    assert history.best_step == 2
+    final = lora_b(encoder)
+    assert all(torch.equal(final[name], value) for name, value in seen[0].items())
+    assert not all(torch.equal(final[name], value) for name, value in seen[-1].items())
+
+
+def test_a_pair_stays_a_pair_through_shuffling():
+    pairs = Pairs([f"a{i}" for i in range(50)], [f"b{i}" for i in range(50)])
+    seen = [
+        (a, b) for batch in batches([pairs], 8, seed=1, epoch=0) for a, b in zip(batch.first, batch.second, strict=True)
+    ]
+    assert sorted(seen) == sorted(zip(pairs.first, pairs.second, strict=True))
+    assert seen != list(zip(pairs.first, pairs.second, strict=True))
+    again = [batch.first for batch in batches([pairs], 8, seed=1, epoch=0)]
+    other = [batch.first for batch in batches([pairs], 8, seed=1, epoch=1)]
+    assert again == [batch.first for batch in batches([pairs], 8, seed=1, epoch=0)] and again != other
+
+
+def test_loss_and_temperature_and_duplicates(settings):
+    encoder = encoder_of(settings).eval()
+    pairs = Pairs(SENTENCES[:3], SENTENCES[3:6])
+    assert pair_loss(encoder, pairs, 0.05).item() != pytest.approx(pair_loss(encoder, pairs, 0.2).item(), rel=0.01)
+    doubled = Pairs([SENTENCES[0]] * 2, [SENTENCES[0]] * 2)
+    assert pair_loss(encoder, doubled, 0.05).item() == pytest.approx(0, abs=1e-6)  # the twin is no negative
+
+
+def test_validation_without_dropout_would_say_nothing(settings):
+    encoder = encoder_of(settings, lora=False)
+    pairs = views(SENTENCES)
+    with_dropout = validation_loss(encoder, pairs, 10, 1.0, seed=1)
+    for module in encoder.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    for layer in encoder.model.encoder.layer:
+        layer.attention.self.dropout.p = 0.0
+    assert validation_loss(encoder, pairs, 10, 1.0, seed=1) < with_dropout
+    assert validation_loss(encoder, pairs, 10, 1.0, seed=1) == validation_loss(encoder, pairs, 10, 1.0, seed=2)
+
+
+def test_saved_model_loads_with_sentence_transformers(settings, tmp_path):
+    from sentence_transformers import SentenceTransformer
+
+    encoder = encoder_of(settings)
+    train(encoder, [views(SENTENCES)], views(SENTENCES[:4]), STS, settings.changed(max_steps=2))
+    folder = encoder.save(tmp_path / "model")
+    theirs = SentenceTransformer(str(folder), device="cpu").encode(SENTENCES, normalize_embeddings=True)
+    np.testing.assert_allclose(theirs, encoder.encode(SENTENCES), atol=1e-5)
+
+
+def test_an_adapter_goes_on_where_it_stopped(settings, tmp_path):
+    encoder = encoder_of(settings)
+    train(encoder, [views(SENTENCES)], views(SENTENCES[:4]), STS, settings.changed(max_steps=2))
+    encoder.save_adapter(tmp_path / "adapter")
+    again = encoder_of(settings, lora=False)
+    before = again.encode(SENTENCES)
+    again.load_adapter(tmp_path / "adapter", trainable=True)
+    np.testing.assert_allclose(again.encode(SENTENCES), encoder.encode(SENTENCES), atol=1e-5)
+    assert np.abs(again.encode(SENTENCES) - before).max() > 1e-6
+    assert any(p.requires_grad for p in again.parameters())
+
+
+def test_an_adapter_of_another_base_is_refused(settings, tmp_path):
+    encoder = encoder_of(settings)
+    encoder.save_adapter(tmp_path / "adapter")
+    other = encoder_of(settings, lora=False)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter += 0.01
+    with pytest.raises(InputError, match="base"):
+        other.load_adapter(tmp_path / "adapter", trainable=True)
+
+
+def test_scores_against_scipy_and_known_order(settings):
+    encoder = encoder_of(settings, lora=False)
+    assert sts_spearman(encoder, STS.first, STS.second, cosines(encoder, STS.first, STS.second).tolist()) == 1.0
+    with pytest.raises(InputError, match="differ"):
+        sts_spearman(encoder, ["가", "나"], ["다", "라"], [1.0, 1.0])
+    near, spread = alignment_uniformity(encoder, STS.first, STS.second, STS.scores)
+    assert near >= 0 and spread < 0
+
+
+def test_search_runs_what_it_suggests(settings):
+    from helpers.embedding.search import search
+
+    base = encoder_of(settings)
+    table = search(
+        lambda: copy.deepcopy(base),
+        [views(SENTENCES)],
+        views(SENTENCES[:4]),
+        STS,
+        settings.changed(max_steps=1, trials=3),
+    )
+    assert len(table) == 3 and table["lr"].nunique() == 3 and table["spearman"].is_monotonic_decreasing
+    assert not list(settings.output_dir.glob("**/*.safetensors"))
