@@ -16,7 +16,16 @@ def check_start(metrics):
     assert metrics["continuation"].startswith("이 영화는 정말")
 
 
-CHECKS = {"00_start_here": check_start}
+def check_simcse(metrics):
+    assert metrics["reference_is_last"] is True and metrics["pairs_survived"] < 0.05
+    assert metrics["validation_without_dropout"] < metrics["validation_with_dropout"]
+    assert metrics["uniformity_after"] < metrics["uniformity_before"] < 0
+    for name in ("before", "after", "tfidf", "pairs", "both"):
+        assert 0.05 < metrics[f"sts_spearman_{name}"] < 1
+    assert metrics["seeds_deviation"] >= 0
+
+
+CHECKS = {"00_start_here": check_start, "02_simcse_lora": check_simcse}
 
 
 def test_every_lesson_has_its_assertions():

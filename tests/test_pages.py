@@ -37,7 +37,7 @@ def test_report_shows_lessons_figures_and_failures(tmp_path):
             page = browser.new_page(viewport={"width": width, "height": 900})
             page.goto((tmp_path / "outputs/report.html").as_uri())
             text = page.inner_text("body")
-            assert "첫 수업" in text and "spearman_after" in text and "0.7" in text
+            assert "첫 수업" in text and "spearman after" in text and "0.7" in text
             assert "뜻한 실패" in text and page.locator(".failed").count() >= 1
             figure = page.locator("img").first
             assert figure.evaluate("image => image.complete && image.naturalWidth > 100")
