@@ -16,6 +16,13 @@ def check_start(metrics):
     assert metrics["continuation"].startswith("이 영화는 정말")
 
 
+def check_data(metrics):
+    assert metrics["triplets_fused"] == 650 and metrics["triplets_basic"] == metrics["triplets_domainwise"] == 4 * 650
+    assert metrics["ours_positive_among_negatives"] == metrics["ours_negative_twice"] == metrics["leak_ours"] == 0
+    assert metrics["bug_positive_among_negatives"] > 0.2 and metrics["bug_negative_twice"] > 0.2
+    assert metrics["nfd_factor"] > 2 and metrics["pickle_refused"] is True and metrics["e5_rows"] > 1000
+
+
 def check_simcse(metrics):
     assert metrics["reference_is_last"] is True and metrics["pairs_survived"] < 0.05
     assert metrics["validation_without_dropout"] < metrics["validation_with_dropout"]
@@ -25,7 +32,7 @@ def check_simcse(metrics):
     assert metrics["seeds_deviation"] >= 0
 
 
-CHECKS = {"00_start_here": check_start, "02_simcse_lora": check_simcse}
+CHECKS = {"00_start_here": check_start, "01_embedding_data": check_data, "02_simcse_lora": check_simcse}
 
 
 def test_every_lesson_has_its_assertions():

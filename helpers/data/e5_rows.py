@@ -1,12 +1,11 @@
 """e5 rows made of what one has: a table of products, or a BEIR folder."""
 
 import random
-from collections import Counter, defaultdict
 from typing import Literal
 
 import polars as pl
 
-from helpers.data.duplicates import character_grams
+from helpers.data.bm25 import BM25
 from helpers.data.pairs import Pairs
 from helpers.data.retrieval import RetrievalSet
 from helpers.data.text import text_key
@@ -29,40 +28,20 @@ def e5_from_table(
 def e5_from_beir(data: RetrievalSet, *, hard: Literal["similar", "random"] = "similar", seed: int = 13) -> Pairs:
     """One row for each judged pair of a retrieval set; queries whose every document is relevant give none.
 
-    ``"similar"``: the hard negative is the irrelevant document that shares most with the query, by character bigrams
-    weighted by rarity; ``"random"``: any irrelevant document, drawn by ``seed``. A document with the text of a
-    relevant one counts as relevant.
+    ``"similar"``: the hard negative is the irrelevant document that BM25 finds first for the query; ``"random"``: any
+    irrelevant document, drawn by ``seed``. A document with the text of a relevant one counts as relevant.
     """
     draw = random.Random(seed)
     texts = {key: document.full() for key, document in data.corpus.items()}
     same = {key: text_key(text) for key, text in texts.items()}
-    ranked = _Overlap(texts) if hard == "similar" else None
+    keys = list(texts)
+    index = BM25(list(texts.values())) if hard == "similar" else None
     rows = []
     for query, grades in data.qrels.items():
         asked = data.queries[query]
         relevant = {same[document] for document in grades} | {text_key(asked)}
-        others = ranked.best(asked) if ranked else draw.sample(list(texts), len(texts))
+        others = [keys[number] for number in index.ranked(asked)] if index else draw.sample(keys, len(keys))
         negative = next((document for document in others if same[document] not in relevant), None)
         if negative is not None:
             rows += [(asked, texts[document], texts[negative]) for document in grades]
     return Pairs(*([row[side] for row in rows] for side in range(3)))
-
-
-class _Overlap:
-    """Documents ranked by the character bigrams that they share with a query, rare ones counting more."""
-
-    def __init__(self, texts: dict[str, str]) -> None:
-        self._holders: dict[str, list[str]] = defaultdict(list)
-        for key, text in texts.items():
-            for gram in character_grams(text, 2):
-                self._holders[gram].append(key)
-        self._order = list(texts)
-
-    def best(self, query: str) -> list[str]:
-        """All documents, the most similar first; equals in the order of the corpus."""
-        score: Counter[str] = Counter({key: 0.0 for key in self._order})
-        for gram in sorted(character_grams(query, 2)):
-            holders = self._holders.get(gram, [])
-            for key in holders:
-                score[key] += 1 / len(holders)
-        return [key for key, _ in score.most_common()]
