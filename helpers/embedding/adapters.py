@@ -112,7 +112,7 @@ def load_adapter(model: nn.Module, folder: str | Path, *, trainable: bool) -> Pe
 def save_adapter(model: PeftModel, folder: Path, *, base: str, base_fingerprint: str, **facts: object) -> None:
     """Write the adapter alone, with a card that says which base it belongs to and how its sentences are pooled."""
     model.peft_config["default"].base_model_name_or_path = base
-    model.save_pretrained(str(folder))
+    model.save_pretrained(str(folder), save_embedding_layers=False)
     card = {"base": base, "base_fingerprint": base_fingerprint, **facts}
     (folder / CARD_FILE).write_text(json.dumps(card, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
