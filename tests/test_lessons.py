@@ -12,7 +12,8 @@ LESSONS = [lesson.name for lesson in find_lessons(REPOSITORY)]
 
 def check_start(metrics):
     assert metrics["dimensions"] == 384
-    assert metrics["paraphrase_cosine"] > metrics["unrelated_cosine"]
+    # What the lesson says of a model that was never told what "similar" means: its cosines lie close together.
+    assert 0 < abs(metrics["paraphrase_cosine"] - metrics["unrelated_cosine"]) < 0.15
     assert metrics["continuation"].startswith("이 영화는 정말")
 
 
