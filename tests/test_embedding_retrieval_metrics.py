@@ -1,0 +1,111 @@
+"""Retrieval metrics and rank fusion: by arithmetic, against ranx and against pytrec_eval."""
+
+import math
+import random
+
+import pytest
+
+from helpers.course.errors import InputError
+from helpers.embedding.fusion import reciprocal_rank_fusion
+from helpers.embedding.retrieval_metrics import metrics_by_query, ranked, retrieval_metrics
+
+
+def drawn(seed, queries=40, documents=60, depth=25, ties=False):
+    """A run and graded judgements; query ids in an order that is not the sorted one."""
+    draw = random.Random(seed)
+    names = [f"d{number}" for number in range(documents)]
+    ids = [f"q{number}" for number in range(queries)]
+    draw.shuffle(ids)
+    score = (lambda: float(draw.randrange(4))) if ties else draw.random
+    run = {query: {name: score() for name in draw.sample(names, depth)} for query in ids}
+    qrels = {
+        query: {name: draw.choice([0, 1, 1, 2, 3]) for name in draw.sample(names, 6)} | {draw.choice(names): 1}
+        for query in sorted(ids)
+    }
+    return run, qrels
+
+
+@pytest.fixture
+def ranx(monkeypatch):
+    """Ranx as plain Python: compiled it gives the same numbers, after two minutes of compiling on first use."""
+    import numba
+
+    monkeypatch.setattr(numba.config, "DISABLE_JIT", True)
+    import ranx
+
+    return ranx
+
+
+def test_by_arithmetic():
+    qrels = {"q": {"a": 1, "b": 1, "z": 0}}
+    each = metrics_by_query({"q": {"z": 3.0, "a": 2.0, "c": 1.0}}, qrels, ks=(1, 3))["q"]
+    assert each["ndcg@1"] == each["f1@1"] == each["mrr@1"] == each["recall@1"] == 0
+    assert each["ndcg@3"] == pytest.approx((1 / math.log2(3)) / (1 + 1 / math.log2(3)), abs=1e-12)
+    assert each["mrr@3"] == 0.5 and each["recall@3"] == 0.5
+    assert each["f1@3"] == pytest.approx(2 * (1 / 3) * (1 / 2) / (1 / 3 + 1 / 2), abs=1e-12)
+
+
+def test_a_query_without_answers_counts_as_zero():
+    qrels = {"q1": {"a": 1}, "q2": {"a": 1}}
+    assert retrieval_metrics({"q1": {"a": 1.0}}, qrels)["ndcg@10"] == 0.5
+
+
+def test_equal_to_ranx(ranx):
+    names = [f"{metric}@{k}" for metric in ("ndcg", "f1", "mrr", "recall") for k in (1, 3, 10)]
+    run, qrels = drawn(1)
+    theirs = ranx.Run(run)
+    means = ranx.evaluate(ranx.Qrels(qrels), theirs, names)
+    ours, each = retrieval_metrics(run, qrels), metrics_by_query(run, qrels)
+    for name in names:
+        assert ours[name] == pytest.approx(means[name], abs=1e-9)
+        for query in qrels:  # by id: ranx keeps its queries sorted
+            assert each[query][name] == pytest.approx(theirs.scores[name][query], abs=1e-9)
+    worse = {query: {name: -score for name, score in found.items()} for query, found in run.items()}
+    assert abs(retrieval_metrics(worse, qrels)["ndcg@10"] - means["ndcg@10"]) > 1e-3  # the comparison can fail
+
+
+def test_ties_are_broken_as_trec_eval_does():
+    import pytrec_eval
+
+    run, qrels = drawn(2, ties=True)
+    judge = pytrec_eval.RelevanceEvaluator(qrels, {"ndcg_cut.1,3,10", "recall.1,3,10"})
+    theirs, ours = judge.evaluate(run), metrics_by_query(run, qrels)
+    for query in qrels:
+        for k in (1, 3, 10):
+            assert ours[query][f"ndcg@{k}"] == pytest.approx(theirs[query][f"ndcg_cut_{k}"], abs=1e-9)
+            assert ours[query][f"recall@{k}"] == pytest.approx(theirs[query][f"recall_{k}"], abs=1e-9)
+    assert ranked({"a": 1.0, "c": 1.0, "b": 2.0}) == ["b", "c", "a"]
+    assert ranked({"a": 1.0, "c": 1.0, "b": 2.0}, 2) == ["b", "c"]
+
+
+def test_fusion_is_ranx_and_arithmetic(ranx):
+    first, second = drawn(3)[0], drawn(4)[0]
+    second = {query: second[query] for query in first}
+    theirs = ranx.fuse([ranx.Run(first), ranx.Run(second)], method="rrf").to_dict()
+    ours = reciprocal_rank_fusion([first, second])
+    for query, scores in ours.items():
+        assert scores == pytest.approx(dict(theirs[query]), abs=1e-12)
+    small = reciprocal_rank_fusion([{"q": {"a": 9.0, "b": 8.0}}, {"q": {"b": 0.1}}], k=60)
+    assert small == {"q": {"a": 1 / 61, "b": 1 / 62 + 1 / 61}}
+
+
+@pytest.mark.parametrize(
+    ("run", "qrels", "ks", "said"),
+    [
+        ({"q": {"a": 1.0}}, {}, (1,), "no judgements"),
+        ({"q": {"a": 1.0}}, {"q": {"a": 0}}, (1,), "query q"),
+        ({"q": {"a": float("nan")}}, {"q": {"a": 1}}, (1,), "query q, document a"),
+        ({"x": {"a": 1.0}}, {"q": {"a": 1}}, (1,), "nobody judged"),
+        ({"q": {"a": 1.0}}, {"q": {"a": 1}}, (0,), "whole numbers from 1"),
+    ],
+)
+def test_bad_input_is_named(run, qrels, ks, said):
+    with pytest.raises(InputError, match=said):
+        retrieval_metrics(run, qrels, ks)
+
+
+def test_fusion_refuses_runs_of_other_queries():
+    with pytest.raises(InputError, match="q2"):
+        reciprocal_rank_fusion([{"q": {"a": 1.0}}, {"q2": {"a": 1.0}}])
+    with pytest.raises(InputError, match="at least one run"):
+        reciprocal_rank_fusion([])
