@@ -175,6 +175,25 @@ def test_an_sts_split_is_taken_or_named():
         read_sts(sample_data("sts", "sts.tsv"), "valid")
 
 
+def test_an_sts_file_without_sides_is_halved_and_that_is_said(tmp_path, capsys):
+    rows = "".join(f"{n % 6}\t가 {n}\t나 {n}\n" for n in range(5))
+    path = write(tmp_path / "a.tsv", "score\tsentence1\tsentence2\n" + rows)
+    assert read_sts(path, "dev").first == ["가 0", "가 2", "가 4"]
+    assert capsys.readouterr().out == "a.tsv has no column split: every second of its rows, 3, is dev\n"
+    assert read_sts(path, "test").scores == [1.0, 3.0]
+    assert len(read_sts(path)) == 5
+    with pytest.raises(InputError, match=r"(?s)no such split.*dev, test"):
+        read_sts(path, "valid")
+
+
+def test_scored_pairs_to_train_with_come_from_an_sts_file(tmp_path):
+    header = "genre\tscore\tsentence1\tsentence2\n"
+    path = write(tmp_path / "train.tsv", header + 'main\t3.2\t"그는 갔다\t그는 "갔다\n')
+    assert read_pairs(path) == Pairs(['"그는 갔다'], ['그는 "갔다'], None, [3.2])
+    packed = write(tmp_path / "train.tsv.gz", header + "main\t3.2\t가\t나\n")
+    assert read_pairs(packed) == Pairs(["가"], ["나"], None, [3.2])
+
+
 def test_pairs_with_texts_of_the_test_set_go():
     pairs = Pairs(["가", "나"], ["다", "라"], ["마", "바"])
     assert without(pairs, {"바", "x"}) == pairs.take([0])

@@ -7,12 +7,16 @@ import pytest
 import torch
 
 from helpers.course.errors import InputError
+from helpers.course.files import read_table, sample_data
 from helpers.course.machine import set_seed
 from helpers.data.pairs import Pairs
+from helpers.embedding import search as search_module
 from helpers.embedding import training
 from helpers.embedding.adapters import LoraDidNotMove, LoraWatch
 from helpers.embedding.encoder import Encoder
 from helpers.embedding.evaluation import alignment_uniformity, cosines, sts_spearman
+from helpers.embedding.losses import cosent_loss
+from helpers.embedding.search import best_values, search
 from helpers.embedding.training import SimCSESettings, batches, pair_loss, train, validation_loss, views
 
 SENTENCES = [
@@ -167,16 +171,80 @@ def test_scores_against_scipy_and_known_order(settings):
     assert near >= 0 and spread < 0
 
 
-def test_search_runs_what_it_suggests(settings):
-    from helpers.embedding.search import search
-
+def test_search_runs_what_it_suggests_and_leaves_a_table(settings, monkeypatch):
     base = encoder_of(settings)
-    table = search(
-        lambda: copy.deepcopy(base),
-        [views(SENTENCES)],
-        views(SENTENCES[:4]),
-        STS,
-        settings.changed(max_steps=1, trials=3),
+    ran = []
+    monkeypatch.setattr(search_module, "train", lambda *told: ran.append(told[-1]) or train(*told))
+    own = settings.changed(max_steps=1, trials=3)
+    table = search(lambda: copy.deepcopy(base), [views(SENTENCES)], views(SENTENCES[:4]), STS, own)
+    assert table["lr"].nunique() == 3 and table["spearman"].is_monotonic_decreasing
+    in_order = table.sort_values("trial")
+    for name in ("lr", "loss_temperature", "batch_size"):
+        assert in_order[name].tolist() == [getattr(each, name) for each in ran]
+    assert best_values(table) == {name: table[name][0] for name in ("lr", "loss_temperature", "batch_size")}
+    assert type(best_values(table)["batch_size"]) is int and settings.changed(**best_values(table))
+    kept = read_table(settings.output_dir / "trials.csv")
+    assert kept["spearman"].astype(float).tolist() == pytest.approx(table["spearman"].tolist())
+    assert not list(settings.output_dir.glob("**/*.safetensors")) and not list(settings.output_dir.glob("**/*.pt"))
+
+
+def test_training_touches_nothing_in_its_folder_but_its_own(settings):
+    settings.output_dir.joinpath("mine.txt").write_text("keep")
+    encoder = encoder_of(settings)
+    train(encoder, [views(SENTENCES)], views(SENTENCES[:4]), STS, settings.changed(max_steps=1, logger="none"))
+    assert [path.name for path in settings.output_dir.iterdir()] == ["mine.txt"]
+
+
+def test_a_checkpoint_of_another_run_is_not_gone_on_from(settings, monkeypatch, capsys):
+    def stopped_run(**changes):
+        calls = []
+
+        def dies(*arguments):
+            calls.append(1)
+            if len(calls) > 2:
+                raise KeyboardInterrupt
+            return pair_loss(*arguments)
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(training, "pair_loss", dies)
+            train(encoder_of(settings), [views(SENTENCES)], views(SENTENCES[:4]), STS, settings.changed(**changes))
+
+    stopped_run(lr=0.01)
+    history = train(encoder_of(settings), [views(SENTENCES)], views(SENTENCES[:4]), STS, settings)
+    assert len(history.losses) == 6 and "goes on" not in capsys.readouterr().out
+    stopped_run()
+    train(encoder_of(settings), [views(SENTENCES)], views(SENTENCES[:4]), STS, settings)
+    assert "goes on after step 2 of 6" in capsys.readouterr().out
+
+
+def test_scored_pairs_are_ranked_at_their_own_temperature(settings):
+    encoder = encoder_of(settings, lora=False).eval()
+    first, second = (encoder.embed(encoder.tokenize(side)) for side in (STS.first, STS.second))
+    for temperature in (0.05, 0.2):
+        expected = cosent_loss(first, second, torch.tensor(STS.scores), temperature).item()
+        assert pair_loss(encoder, STS, 0.01, temperature).item() == pytest.approx(expected, rel=1e-4)
+    with_negatives = Pairs(STS.first, STS.second, SENTENCES[5:9], STS.scores)
+    assert pair_loss(encoder, with_negatives, 0.01, 0.2).item() == pytest.approx(
+        pair_loss(encoder, STS, 0.01, 0.2).item(), rel=1e-4
     )
-    assert len(table) == 3 and table["lr"].nunique() == 3 and table["spearman"].is_monotonic_decreasing
-    assert not list(settings.output_dir.glob("**/*.safetensors"))
+
+
+def test_scores_teach_the_order_of_the_pairs(settings):
+    encoder = encoder_of(settings)
+    first, second = SENTENCES[:4], SENTENCES[4:8]
+    reverse = (-cosines(encoder, first, second)).argsort().argsort().tolist()  # the nearest pair gets the lowest score
+    pairs = Pairs(first, second, None, [float(rank) for rank in reverse])
+    assert sts_spearman(encoder, first, second, pairs.scores) == pytest.approx(-1)
+    own = settings.changed(data_type=1, epochs=20, lr=0.01, logger="none", eval_every=10)
+    assert train(encoder, [pairs], views(SENTENCES[:4]), pairs, own).best_spearman > 0.5
+
+
+def test_a_file_that_data_dir_lacks_is_taken_from_the_sample_data_and_said(settings, tmp_path, capsys):
+    own = settings.changed(data_dir=tmp_path)
+    assert (
+        own.data("sts/sts.tsv") == sample_data("sts", "sts.tsv")
+        and "sample_data/sts/sts.tsv is taken" in capsys.readouterr().out
+    )
+    (tmp_path / "mine.tsv").write_text("")
+    assert own.data("mine.tsv") == tmp_path / "mine.tsv" and own.data("gone.tsv") == tmp_path / "gone.tsv"
+    assert capsys.readouterr().out == ""

@@ -27,6 +27,8 @@ PAIR_COLUMNS = (
 """Known names: the two texts of a pair, and a hard negative that may be missing. With ``score``: scored pairs."""
 STS_COLUMNS = ("score", "sentence1", "sentence2")
 LOWEST, HIGHEST = 0.0, 5.0
+HALVES = ("dev", "test")
+"""The sides of an STS file that names none: its even and its odd rows."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +63,13 @@ def read_pairs(path: str | Path, *, rejects: Rejects | None = None) -> Pairs:
     """The pairs of a strong set.
 
     A pickle holds tuples ``[(a, b), ...]`` or ``[(a, b, hard negative), ...]``, or two or three equally long lists. A
-    table has two of the columns in ``PAIR_COLUMNS``. A jsonl row may be a group ``{"sentences": [...]}`` of texts that
-    mean the same: each is paired with the next. Raises :class:`InputError`, or keeps unusable rows in ``rejects``.
+    table has two of the columns in ``PAIR_COLUMNS``; an STS file gives its pairs with their scores (:func:`read_sts`). A
+    jsonl row may be a group ``{"sentences": [...]}`` of texts that mean the same: each is paired with the next. Raises
+    :class:`InputError`, or keeps unusable rows in ``rejects``.
     """
     path = Path(path)
+    if ".tsv" in path.suffixes and set(STS_COLUMNS) <= set(read_text(path)[0].split("\n", 1)[0].strip().split("\t")):
+        return read_sts(path, rejects=rejects)
     if path.suffix == ".pkl":
         rows = _pickled_rows(path)
         names = PAIR_COLUMNS[0][: len(rows[0])]
@@ -86,7 +91,8 @@ def read_pairs(path: str | Path, *, rejects: Rejects | None = None) -> Pairs:
 def read_sts(path: str | Path, split: str | None = None, *, rejects: Rejects | None = None) -> Pairs:
     """The scored pairs of a tab-separated STS file with columns score, sentence1, sentence2 (KorSTS's own files fit).
 
-    Quotation marks are plain characters. ``split`` takes the rows of one split where the file has a column ``split``.
+    Quotation marks are plain characters. ``split`` takes the rows of one side by the column ``split``. A file without
+    that column is halved, and that is said: its rows 0, 2, 4, ... are ``dev``, the others ``test``.
     """
     path = Path(path)
     table = read_table(path, quoted=False, rejects=rejects)
@@ -97,10 +103,13 @@ def read_sts(path: str | Path, split: str | None = None, *, rejects: Rejects | N
             given=", ".join(table.columns),
             allowed=f"columns {', '.join(STS_COLUMNS)}",
         )
-    if split is not None and "split" in table:
-        if split not in set(table["split"]):
-            raise InputError("no such split", file=short_path(path), given=split, allowed=sorted(set(table["split"])))
-        table = table[table["split"] == split]
+    if split is not None:
+        side = table["split"] if "split" in table else pd.Series(HALVES)[table.index % 2].set_axis(table.index)
+        if split not in set(side):
+            raise InputError("no such split", file=short_path(path), given=split, allowed=sorted(set(side)))
+        table = table[side == split]
+        if "split" not in table:
+            print(f"{path.name} has no column split: every second of its rows, {len(table):,}, is {split}")
     return _pairs(table, STS_COLUMNS[1:], path, rejects, quoted=False)
 
 

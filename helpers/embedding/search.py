@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import tempfile
+import shutil
 from collections.abc import Callable
-from pathlib import Path
 
 import optuna
 import pandas as pd
 
+from helpers.course.files import write_table
 from helpers.data.pairs import Pairs
 from helpers.embedding.encoder import Encoder
 from helpers.embedding.training import SimCSESettings, train
+
+SEARCHED = ("lr", "loss_temperature", "batch_size")
+TABLE = "trials.csv"
 
 
 def search(
@@ -20,9 +23,10 @@ def search(
     """Optuna over lr, loss_temperature and batch_size: one row a trial, best first, column `spearman` on `sts`.
 
     `new_encoder()` must give a fresh encoder with the same weights each time. Every trial gets its own settings object, so
-    that what was suggested is what runs; the suggested values stand in the table beside the score. Seeded.
+    that what was suggested is what runs; the values that ran stand in the table beside the score. Seeded. The table is
+    left in `output_dir/trials.csv`, written anew after every trial, and each trial is one run of `settings.logger`.
     """
-    rows = []
+    rows: list[dict[str, float]] = []
 
     def trial_score(trial: optuna.Trial) -> float:
         suggested = {
@@ -30,14 +34,26 @@ def search(
             "loss_temperature": trial.suggest_float("loss_temperature", 0.02, 0.3, log=True),
             "batch_size": trial.suggest_categorical("batch_size", [16, 32, 64]),
         }
-        with tempfile.TemporaryDirectory() as folder:
-            own = settings.changed(output_dir=Path(folder), **suggested)
-            history = train(new_encoder(), sets, validation, sts, own)
-        used = {name: getattr(own, name) for name in suggested}
-        rows.append({"trial": trial.number, **used, "spearman": history.best_spearman})
+        folder = settings.output_dir / f"trial_{trial.number}"
+        shutil.rmtree(folder, ignore_errors=True)
+        own = settings.changed(output_dir=folder, **suggested)
+        history = train(new_encoder(), sets, validation, sts, own)
+        used = {name: getattr(own, name) for name in SEARCHED}
+        rows.append({"trial": trial.number, **used, "steps": len(history.losses), "spearman": history.best_spearman})
+        write_table(settings.output_dir / TABLE, _ranked(rows))
         return history.best_spearman
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=settings.seed))
     study.optimize(trial_score, n_trials=settings.trials)
+    return _ranked(rows)
+
+
+def best_values(trials: pd.DataFrame) -> dict[str, float]:
+    """The values of the best trial, to train with: `settings.changed(**best_values(trials))`."""
+    best = trials.loc[trials["spearman"].idxmax(), list(SEARCHED)].to_dict()
+    return {**best, "batch_size": int(best["batch_size"])}
+
+
+def _ranked(rows: list[dict[str, float]]) -> pd.DataFrame:
     return pd.DataFrame(rows).sort_values("spearman", ascending=False, ignore_index=True)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -13,10 +13,10 @@ from typing import ClassVar, Literal
 import torch
 from pydantic import AliasChoices, Field
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
 from helpers.course.errors import InputError
-from helpers.course.files import atomic_write
+from helpers.course.files import REPOSITORY, atomic_write, short_path
+from helpers.course.run_log import Logger, RunLog, run_log
 from helpers.course.settings import LessonSettings
 from helpers.data.pairs import Pairs
 from helpers.embedding.adapters import LoraWatch
@@ -34,13 +34,14 @@ class SimCSESettings(LessonSettings):
     data_type: Literal[0, 1] = Field(0, description="0: sentences without labels; 1: pairs")
     fine_tune_model_yn: Literal[0, 1] = Field(0, description="1: go on from the adapter in adapter_dir")
     adapter_dir: Path | None = Field(None, description="the adapter to go on from")
-    train_mode: bool = Field(True, description="False: search hyper-parameters, save no model")
+    train_mode: bool = Field(True, description="False: search first, train with the best values found, save no model")
     test_set_shuffle: Literal[0, 1] = Field(0, description="1: shuffle the validation set before it is batched")
     epochs: int = Field(1, ge=1)
     max_steps: int | None = Field(None, ge=1, description="stop after so many steps")
     batch_size: int = Field(64, ge=2)
     lr: float = Field(3e-4, gt=0, le=1)
     loss_temperature: float = Field(0.05, gt=0, le=10)
+    score_temperature: float = Field(0.2, gt=0, le=10, description="of the ranking loss for pairs with scores")
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps over which the learning rate rises")
     weight_decay: float = Field(0.01, ge=0)
     max_length: int = Field(48, ge=8, description="pieces kept of a sentence")
@@ -51,11 +52,21 @@ class SimCSESettings(LessonSettings):
     eval_every: int = Field(20, ge=1, description="steps between validations")
     validation_share: float = Field(0.05, gt=0, lt=0.5)
     sentences_file: str = Field("sentences/normal_sentences.txt", description="below data_dir")
-    pairs_file: list[str] = Field(["sentences/strong_dataset.csv"], description="below data_dir")
-    sts_file: str = Field("sts/sts.tsv", description="below data_dir")
+    pairs_file: list[str] = Field(["sentences/strong_dataset.csv"], description="below data_dir; pairs or an STS file")
+    sts_file: str = Field("sts/sts.tsv", description="below data_dir; chooses the best checkpoint, and tests")
+    sts_test_file: str | None = Field(None, description="below data_dir; tests, and sts_file only chooses")
+    logger: Logger = Field("tensorboard", description="where the curves go, in the folder of the run")
     max_sentences: int | None = Field(None, ge=10)
     trials: int = Field(6, ge=1, description="trials of a search")
     seeds: int = Field(3, ge=1, description="how many seeds the comparison over seeds runs")
+
+    def data(self, name: str) -> Path:
+        """A file below `data_dir`; where that lacks it and `sample_data` has it, the latter is taken, and said."""
+        path, sample = self.data_dir / name, REPOSITORY / "sample_data" / name
+        if not path.exists() and sample.exists():
+            print(f"{short_path(path)} does not exist: {short_path(sample)} is taken")
+            return sample
+        return path
 
 
 @dataclass
@@ -68,17 +79,20 @@ class History:
     best_spearman: float = -1.0
 
 
-def pair_loss(encoder: Encoder, pairs: Pairs, temperature: float) -> Tensor:
+def pair_loss(encoder: Encoder, pairs: Pairs, temperature: float, score_temperature: float = 0.2) -> Tensor:
     """Loss of one batch of pairs in one pass through the encoder.
 
-    Scored pairs are ranked (CoSENT), all others are found among the batch (InfoNCE). Two dropout views of one sentence are
-    the pair (s, s). Candidates that are the same text as the positive, or as the anchor itself, are left out.
+    Pairs with scores are ranked (CoSENT, at `score_temperature`): a low score says as much as a high one, and a hard
+    negative is not looked at. All others are found among the batch (InfoNCE, at `temperature`). Two dropout views of one
+    sentence are the pair (s, s). Candidates that are the same text as the positive, or as the anchor, are left out.
     """
-    sides = [pairs.first, pairs.second, *([pairs.negatives] if pairs.negatives else [])]
+    sides = [pairs.first, pairs.second]
+    if pairs.negatives and pairs.scores is None:
+        sides.append(pairs.negatives)
     vectors = encoder.embed(encoder.tokenize([text for side in sides for text in side]))  # (S * B, H)
     first, second, *negatives = vectors.split(len(pairs))
     if pairs.scores is not None:
-        return cosent_loss(first, second, torch.tensor(pairs.scores, device=first.device), temperature)
+        return cosent_loss(first, second, torch.tensor(pairs.scores, device=first.device), score_temperature)
     mask = _same_text(pairs).to(first.device)
     return info_nce(first, second, negatives[0] if negatives else None, temperature, mask=mask)
 
@@ -128,9 +142,11 @@ def batches(sets: list[Pairs], size: int, seed: int, epoch: int) -> Iterator[Pai
 
 
 def train(encoder: Encoder, sets: list[Pairs], validation: Pairs, sts: Pairs, settings: SimCSESettings) -> History:
-    """Train in place; leave the encoder at its best validation Spearman. Resumes from `output_dir/checkpoint.pt`.
+    """Train in place; leave the encoder at its best Spearman on `sts`.
 
-    Draws of step n depend on the seed and n alone, so a run that was killed ends at the weights of one that was not.
+    `output_dir/checkpoint.pt` is written at every validation and removed at the end: a run that was killed goes on from
+    it, one with other settings or data begins anew. Draws of step n depend on the seed and n alone, so a run that was
+    killed ends at the weights of one that was not. Nothing else in `output_dir` is touched but the log of `logger`.
     Raises InputError where a set has fewer than two pairs, LoraDidNotMove where an adapter does not learn.
     """
     if any(len(pairs) < 2 for pairs in sets) or len(validation) < 2:
@@ -144,13 +160,13 @@ def train(encoder: Encoder, sets: list[Pairs], validation: Pairs, sts: Pairs, se
     if settings.test_set_shuffle:
         order = torch.randperm(len(validation), generator=torch.Generator().manual_seed(settings.seed))
         validation = validation.take(order.tolist())
-    if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
+    same_run = _same_run(sets, validation, sts, settings)
+    if checkpoint.exists() and (state := torch.load(checkpoint, weights_only=True)).get("run") == same_run:
         _load(trained, state["weights"])
         optimizer.load_state_dict(state["optimizer"])
         history, done, best = History(**json.loads(state["history"])), state["step"], state["best"]
-    settings.output_dir.mkdir(parents=True, exist_ok=True)
-    with closing(SummaryWriter(settings.output_dir / "tensorboard")) as log:
+        print(f"a run that was stopped goes on after step {done} of {steps}")
+    with run_log(settings.logger, settings.output_dir, settings.output_dir.name, dict(settings)) as log:
         for step, batch in _numbered(sets, settings, steps):
             if step <= done:
                 continue
@@ -161,7 +177,7 @@ def train(encoder: Encoder, sets: list[Pairs], validation: Pairs, sts: Pairs, se
                 group["lr"] = rate
             torch.manual_seed(settings.seed * 1_000_003 + step)
             encoder.train()
-            loss = pair_loss(encoder, batch, settings.loss_temperature)
+            loss = pair_loss(encoder, batch, settings.loss_temperature, settings.score_temperature)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(trained.values(), 1.0)
             optimizer.step()
@@ -169,17 +185,29 @@ def train(encoder: Encoder, sets: list[Pairs], validation: Pairs, sts: Pairs, se
                 watch.check(encoder.model, rate)
             optimizer.zero_grad(set_to_none=True)
             history.losses.append(loss.item())
-            log.add_scalar("loss", loss.item(), step)
+            log.log({"loss": loss.item(), "lr": rate}, step)
             if step % settings.eval_every == 0 or step == steps:
                 _validate(encoder, validation, sts, settings, history, step, log)
                 if history.best_step == step:
                     best = {name: p.detach().clone() for name, p in trained.items()}
                 state = {"weights": dict(trained), "optimizer": optimizer.state_dict(), "best": best, "step": step}
+                state["run"] = same_run
                 with atomic_write(checkpoint, "wb") as file:
                     torch.save(state | {"history": json.dumps(vars(history))}, file)
+    checkpoint.unlink(missing_ok=True)
     _load(trained, best)
     encoder.eval()
     return history
+
+
+def _same_run(sets: list[Pairs], validation: Pairs, sts: Pairs, settings: SimCSESettings) -> str:
+    """A hash of all that the weights of a run rest on: settings (but not where it writes) and texts."""
+    told = {name: str(value) for name, value in settings if name not in ("output_dir", "config", "logger")}
+    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+    for pairs in [*sets, validation, sts]:
+        for texts in (pairs.first, pairs.second, pairs.negatives or [], map(str, pairs.scores or [])):
+            digest.update("\n".join(texts).encode() + b"\0")
+    return digest.hexdigest()
 
 
 def _numbered(sets: list[Pairs], settings: SimCSESettings, steps: int) -> Iterator[tuple[int, Pairs]]:
@@ -199,13 +227,12 @@ def _validate(
     settings: SimCSESettings,
     history: History,
     step: int,
-    log: SummaryWriter,
+    log: RunLog,
 ) -> None:
     loss = validation_loss(encoder, validation, settings.batch_size, settings.loss_temperature, settings.seed)
     spearman = sts_spearman(encoder, sts.first, sts.second, sts.scores)
     history.validations.append({"step": step, "validation_loss": loss, "spearman": spearman})
-    log.add_scalar("validation_loss", loss, step)
-    log.add_scalar("spearman", spearman, step)
+    log.log({"validation_loss": loss, "spearman": spearman}, step)
     if spearman > history.best_spearman:
         history.best_step, history.best_spearman = step, spearman
 

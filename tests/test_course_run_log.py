@@ -1,0 +1,39 @@
+"""The log of a run: nowhere, TensorBoard, W&B offline."""
+
+import pytest
+
+from helpers.course.run_log import read_curves, run_log
+
+
+def losses(logger, folder):
+    with run_log(logger, folder, "a run", {"lr": 0.001, "output_dir": folder}) as log:
+        for step in (1, 2):
+            log.log({"loss": 1 / step, "spearman": 0.5}, step)
+
+
+def test_none_writes_nothing(tmp_path):
+    losses("none", tmp_path)
+    assert list(tmp_path.iterdir()) == [] and read_curves(tmp_path) == {}
+
+
+def test_tensorboard_gives_the_curves_back(tmp_path):
+    losses("tensorboard", tmp_path)
+    assert read_curves(tmp_path) == {"loss": [(1, 1.0), (2, 0.5)], "spearman": [(1, 0.5), (2, 0.5)]}
+
+
+def test_wandb_writes_a_run_offline(tmp_path, monkeypatch, capfd):
+    monkeypatch.delenv("WANDB_MODE", raising=False)  # offline is ours to choose, not the tests'
+    losses("wandb", tmp_path)
+    [run] = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    written = run.read_bytes()
+    assert b"spearman" in written and b"korean-fine-tuning" in written and b"lr" in written
+    assert "wandb" not in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("logger", ["tensorboard", "wandb"])
+def test_the_log_is_closed_by_an_error_too(tmp_path, logger):
+    with pytest.raises(ZeroDivisionError), run_log(logger, tmp_path, "a run", {}) as log:
+        log.log({"loss": 0.25}, 1)
+        raise ZeroDivisionError
+    kept = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert b"loss" in kept
