@@ -22,6 +22,7 @@ from helpers.course.checksums import SUMS_FILE, verify_checksums, write_checksum
 from helpers.course.errors import InputError
 from helpers.course.files import repository_path, short_path
 from helpers.embedding import adapters
+from helpers.embedding.losses import at_least_float32
 from helpers.embedding.sentence_folder import Pooling, SentenceFolder, read_sentence_folder, write_sentence_folder
 
 TOKEN_BUDGET = {"cpu": 2_048, "cuda": 32_768}  # tokens a forward pass, padding included; small ones stay in the cache
@@ -161,10 +162,10 @@ class Encoder(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """input_ids (B, L), attention_mask (B, L) of 1 and 0 -> sentence vectors (B, H) in float32, not normalised."""
-        hidden = self.model(input_ids=input_ids, attention_mask=attention_mask)[0].float()  # (B, L, H)
+        hidden = at_least_float32(self.model(input_ids=input_ids, attention_mask=attention_mask)[0])  # (B, L, H)
         if self.pooling == "cls":
             return hidden[:, 0]
-        weights = attention_mask[:, :, None].float()
+        weights = attention_mask[:, :, None].to(hidden.dtype)
         return (hidden * weights).sum(1) / weights.sum(1).clamp(min=1)
 
     def embed(self, tokens: Sequence[Sequence[int]], token_budget: int | None = None) -> Tensor:

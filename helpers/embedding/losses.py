@@ -1,7 +1,8 @@
 """The losses that make sentence vectors, and two numbers that describe them.
 
-All of them take vectors as the encoder pools them (not normalised, any float dtype) and compute in float32, also
-under autocast: a temperature of 0.05 multiplies rounding errors of bfloat16 by twenty before they meet the exponential.
+All of them take vectors as the encoder pools them (not normalised, any float dtype) and compute in float32 (float64 where
+they are float64), also under autocast: a temperature of 0.05 multiplies rounding errors of bfloat16 by twenty before they
+meet the exponential.
 """
 
 from __future__ import annotations
@@ -92,7 +93,12 @@ def uniformity(vectors: Tensor) -> Tensor:
 
 
 def _unit(vectors: Tensor) -> Tensor:
-    return F.normalize(vectors.float(), dim=-1)
+    return F.normalize(at_least_float32(vectors), dim=-1)
+
+
+def at_least_float32(vectors: Tensor) -> Tensor:
+    """Half precision becomes float32; float32 and float64 stay."""
+    return vectors.to(torch.promote_types(vectors.dtype, torch.float32))
 
 
 def _masked(logits: Tensor, mask: Tensor, labels: Tensor) -> Tensor:

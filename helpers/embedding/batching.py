@@ -1,0 +1,111 @@
+"""How rows become batches and texts become chunks: no text twice in a batch, no padding that can be helped."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Sequence
+
+import torch
+
+from helpers.course.errors import InputError
+
+
+def plan_chunks(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
+    """Indices of texts, longest first, in chunks whose padded size (texts x longest of the chunk) fits `token_budget`.
+
+    Texts of all sides go in together (queries, documents, negatives): sorted by length they need hardly any padding.
+    Raises InputError when one text alone is longer than the budget.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])  # stable: equal lengths keep their order
+    if order and lengths[order[0]] > token_budget:
+        raise InputError(
+            "the token budget of a chunk is smaller than the longest text",
+            place=f"text {order[0]}",
+            given=f"{lengths[order[0]]} tokens, token_budget {token_budget}",
+            allowed=f"token_budget of at least {lengths[order[0]]}",
+            hint="raise token_budget, or cut texts with a smaller max_length",
+        )
+    chunks: list[list[int]] = []
+    for i in order:
+        if not chunks or (len(chunks[-1]) + 1) * lengths[chunks[-1][0]] > token_budget:
+            chunks.append([])
+        chunks[-1].append(i)
+    return chunks
+
+
+def padding_share(lengths: Sequence[int], chunks: Sequence[Sequence[int]]) -> float:
+    """Share of the positions in these chunks that hold padding, 0 to 1."""
+    padded = sum(len(chunk) * max(lengths[i] for i in chunk) for chunk in chunks)
+    return 1 - sum(lengths) / padded if padded else 0.0
+
+
+class DistinctBatches:
+    """Batches of row numbers in which no key occurs twice; iterating draws the next epoch.
+
+    keys        for each row the texts (or ids) that make it clash with another row, such as its query and its document
+    batch_size  rows a batch, at least 2: with one row alone there is nothing to tell it from
+
+    Rows are shuffled by `seed` and the epoch's number, then laid out greedily: a row that clashes with the open batch
+    waits for the next one. Every batch is full; the rows that are left at the end (`left_over`) sit out this epoch.
+    """
+
+    def __init__(self, keys: Sequence[Sequence[Hashable]], batch_size: int, seed: int = 13) -> None:
+        if batch_size < 2:
+            raise InputError(
+                "a batch needs at least two rows: the others are a row's negatives",
+                place="batch_size",
+                given=batch_size,
+                allowed="2 or more",
+            )
+        if len(keys) < batch_size:
+            raise InputError(
+                "there are fewer rows than one batch holds",
+                place="batch_size",
+                given=f"{batch_size}, with {len(keys)} rows",
+                allowed=f"at most {len(keys)}",
+            )
+        self.batch_size, self.seed, self.epoch = batch_size, seed, 0
+        self.left_over: list[int] = []
+        self._keys = [tuple(dict.fromkeys(row)) for row in keys]
+        if not self.draw(0):
+            raise InputError(
+                "no batch of rows that share no text can be made",
+                place="batch_size",
+                given=batch_size,
+                hint="too many rows have the same query or document: use a smaller batch",
+            )
+
+    def draw(self, epoch: int) -> list[list[int]]:
+        """The batches of one epoch; the same epoch gives the same batches."""
+        generator = torch.Generator().manual_seed(self.seed * 100_003 + epoch)
+        waiting = torch.randperm(len(self._keys), generator=generator).tolist()
+        batches: list[list[int]] = []
+        while len(waiting) >= self.batch_size:
+            batch, seen, later = [], set(), []
+            for place, row in enumerate(waiting):
+                if len(batch) == self.batch_size:
+                    later += waiting[place:]
+                    break
+                if seen.isdisjoint(self._keys[row]):
+                    batch.append(row)
+                    seen.update(self._keys[row])
+                else:
+                    later.append(row)
+            waiting = later
+            if len(batch) < self.batch_size:
+                waiting += batch
+                break
+            batches.append(batch)
+        self.left_over = sorted(waiting)
+        return batches
+
+    def set_epoch(self, epoch: int) -> None:
+        """Which epoch the next iteration draws (the Trainer calls this, so that a resumed run sees the same batches)."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.draw(self.epoch))
+
+    def __iter__(self) -> Iterator[list[int]]:
+        batches = self.draw(self.epoch)
+        self.epoch += 1
+        return iter(batches)
