@@ -10,13 +10,14 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from helpers.course.errors import InputError
 from helpers.instruct.prompt_file import PROMPT_FILE, read_prompt_file, write_prompt_file
 from helpers.instruct.special_tokens import bos_id, need_eos, pad_id, turn_end
+
+if TYPE_CHECKING:  # transformers takes seconds to import, and Unsloth wants to come before it
+    from transformers import PreTrainedTokenizerBase
 
 __all__ = ["IGNORED", "PROMPT_FILE", "SEED_TURN", "TEMPLATES", "Example", "Prompt"]
 

@@ -1,8 +1,13 @@
 """Which token ids begin, end and fill up a sequence: asked once of each tokenizer, checked, never guessed by hand."""
 
-from transformers import PreTrainedTokenizerBase
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from helpers.course.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 SPARE_TOKENS = ("<pad>", "[PAD]", "<|pad|>", "<|finetune_right_pad_id|>", "<|vision_pad|>", "<unk>", "[UNK]")
 """Tokens that no ordinary text needs; the first that a tokenizer holds becomes PAD where it has none of its own."""

@@ -1,0 +1,75 @@
+"""An adapter in its smallest form, for lessons that want one and find none: plain transformers and peft, a minute's work.
+
+    python -m helpers.instruct.smallest --output_dir outputs/shared/adapter
+
+It teaches one task (:mod:`helpers.instruct.product_rows`), and with it to answer in the form asked for and to stop.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import tempfile
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from peft import LoraConfig, get_peft_model
+from torch import Tensor
+
+from helpers.course.machine import set_seed
+from helpers.course.paths import REPOSITORY, repository_path
+from helpers.instruct.adapters import save_adapter
+from helpers.instruct.models import load_language_model
+from helpers.instruct.product_rows import product_rows
+from helpers.instruct.prompts import IGNORED, Example, Prompt
+
+BASE = "sample_data/models/ko-mini-mistral"
+PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+STEPS, BATCH, RATE, RANK, SEED = 40, 8, 5e-3, 8, 13
+
+
+def response_loss(model: torch.nn.Module, examples: list[Example], pad_id: int) -> Tensor:
+    """Mean cross entropy of the answers' tokens in one batch, in nats; PAD and prompts do not count."""
+    device = next(model.parameters()).device
+    ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(e.input_ids) for e in examples], True, pad_id)  # (B, T)
+    labels = torch.nn.utils.rnn.pad_sequence([torch.tensor(e.labels) for e in examples], True, IGNORED)  # (B, T)
+    logits = model(input_ids=ids.to(device), attention_mask=(ids != pad_id).to(device)).logits  # (B, T, V)
+    return F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten().to(device))
+
+
+def train_smallest(output_dir: Path, steps: int = STEPS) -> float:
+    """Train ``steps`` batches, write the adapter whole or not at all, and return the last batch's loss."""
+    set_seed(SEED)
+    tokenizer, base = load_language_model(BASE)
+    prompt = Prompt.for_tokenizer(tokenizer)
+    config = LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules=PROJECTIONS, task_type="CAUSAL_LM")
+    model = get_peft_model(base.float(), config).train()
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=RATE)
+    examples = [prompt.example(r["instruction"], r["output"], r["input"]) for r in product_rows(steps * BATCH, SEED)]
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = RATE * (1 - step / steps)
+        loss = response_loss(model, examples[step * BATCH : (step + 1) * BATCH], prompt.pad_id)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    output_dir.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output_dir.parent) as folder:
+        whole = save_adapter(model, prompt, Path(folder) / "adapter", base=BASE)
+        shutil.rmtree(output_dir, ignore_errors=True)
+        whole.rename(output_dir)
+    return loss.item()
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="train an adapter in its smallest form")
+    parser.add_argument("--output_dir", type=Path, default=REPOSITORY / "outputs/shared/adapter")
+    parser.add_argument("--steps", type=int, default=STEPS)
+    told = parser.parse_args()
+    print(f"last loss {train_smallest(repository_path(told.output_dir), told.steps):.3f}")
+
+
+if __name__ == "__main__":
+    main()
