@@ -1,0 +1,119 @@
+"""Instruction sets of 22 tasks: the command, and the door to the functions behind it.
+
+    python -m helpers.data.tasks --source sample_data/tasks/source --output outputs/instructions.jsonl \\
+        --dev_output outputs/instructions_dev.jsonl --card outputs/README.md \\
+        --zero_shot nsmc=sample_data/zero_shot/nsmc/ratings_test.txt
+
+reads files and folders of source rows (known by their names: ``task_sources.py``), writes
+``{"instruction", "input", "output", "task"}`` a line, and puts every row that was refused, with file, line and reason, into
+``<output>.rejected.jsonl``. ``--zero_shot`` (once for each set: nsmc, kornli, question_pair, hate_speech) takes out the rows
+that hold a text of that test set.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from helpers.course.errors import InputError
+from helpers.course.files import REPOSITORY, short_path, write_jsonl
+from helpers.course.rejects import Rejects
+from helpers.data.leakage import THRESHOLD, LeakIndex, N, split_by_group, take_out_leaks, zero_shot_texts
+from helpers.data.phrasings import draw, read_all_phrasings, read_phrasings
+from helpers.data.task_building import Built, TaskSet, build, check_row
+from helpers.data.task_card import Report, card_text, write_card
+from helpers.data.task_sources import read_sources
+from helpers.data.task_table import TASKS, Task
+
+__all__ = [
+    "TASKS", "Built", "Report", "Task", "TaskSet", "build", "card_text", "check_row", "draw", "main", "make_set",
+    "read_all_phrasings", "read_phrasings", "read_sources", "split_by_group", "take_out_leaks",
+]  # fmt: skip
+
+PHRASINGS = REPOSITORY / "sample_data" / "tasks" / "phrasings"
+NEEDED_PHRASINGS = 100
+
+
+def make_set(
+    source: Iterable[str | Path],
+    output: str | Path,
+    *,
+    dev_output: str | Path | None = None,
+    card: str | Path | None = None,
+    phrasings: str | Path = PHRASINGS,
+    zero_shot: Mapping[str, str | Path] | None = None,
+    seed: int = 13,
+    dev_share: float = 0.1,
+    max_characters: int = 4000,
+    most: int | None = None,
+    n: int = N,
+    threshold: float = THRESHOLD,
+) -> Report:
+    """Read, build, take out leaks, split and write, each file atomically; see :func:`build` for the limits.
+
+    Without ``dev_output`` nothing is held out. ``zero_shot``: the files of test sets by name.
+    """
+    start = time.perf_counter()
+    rejects = Rejects(output)
+    index = LeakIndex(zero_shot_texts(zero_shot or {}), n, threshold)
+    sources = read_sources(source, rejects)
+    wordings = read_all_phrasings(phrasings, TASKS, NEEDED_PHRASINGS)
+    made = build(sources.items, wordings, rejects, seed=seed, max_characters=max_characters, most=most)
+    kept, leaked = take_out_leaks(made.rows, index, rejects)
+    train, dev = split_by_group(kept, dev_share, seed) if dev_output else (kept, [])
+    write_jsonl(output, (built.row for built in train))
+    if dev_output:
+        write_jsonl(dev_output, (built.row for built in dev))
+    rejects.save()
+    report = Report(sources, train, dev, rejects, made.left_out, leaked, len(index), time.perf_counter() - start)
+    if card:
+        write_card(card, report, output=output, seed=seed, n=n, threshold=threshold, zero_shot=zero_shot or {})
+    return report
+
+
+def main(arguments: Sequence[str] | None = None) -> Report:
+    """Run the command and print its report. Raises :class:`InputError` for input that does not fit."""
+    told = _parser().parse_args(arguments)
+    if told.dev_output and told.dev_output.resolve() == told.output.resolve():
+        raise InputError("the held-out rows would overwrite the others", file=short_path(told.output))
+    options = {key: value for key, value in vars(told).items() if key != "zero_shot"}
+    report = make_set(**options, zero_shot=_named(told.zero_shot))
+    print(report.summary())
+    print(f"written   {short_path(told.output)}")
+    return report
+
+
+def _named(pairs: Sequence[str]) -> dict[str, str]:
+    """``nsmc=file`` as a mapping."""
+    wrong = next((pair for pair in pairs if "=" not in pair), None)
+    if wrong is not None:
+        raise InputError("a test set needs a name and a file", given=wrong, allowed="nsmc=path/to/ratings_test.txt")
+    return dict(pair.split("=", 1) for pair in pairs)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m helpers.data.tasks", description="Instruction sets of 22 tasks from source rows."
+    )
+    add = parser.add_argument
+    add("--source", type=Path, nargs="+", required=True, help="files or folders of source rows")
+    add("--output", type=Path, required=True, help="jsonl file of the rows to train on")
+    add("--dev_output", type=Path, help="jsonl file of held-out rows; left out: none are held out")
+    add("--dev_share", type=float, default=0.1, help="share that is held out (0.1)")
+    add("--card", type=Path, help="data card (Markdown)")
+    add("--phrasings", type=Path, default=PHRASINGS, help="folder with <task>.txt, one wording a line")
+    add("--zero_shot", nargs="*", default=[], metavar="NAME=FILE", help="test sets whose texts must not be in it")
+    add("--seed", type=int, default=13, help="of every draw (13)")
+    add("--max_characters", type=int, default=4000, help="longest row, all its texts together (4000)")
+    add("--most", type=int, help="at most so many rows a task, drawn by the seed")
+    add("--n", type=int, default=N, help=f"characters of an n-gram in the leakage check ({N})")
+    add("--threshold", type=float, default=THRESHOLD, help=f"share of a test text that is a leak ({THRESHOLD})")
+    return parser
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except InputError as error:
+        sys.exit(str(error))
