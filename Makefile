@@ -52,8 +52,10 @@ unit: env browser   ## unit tests and pages in a real browser
 smoke: env       ## every lesson by papermill at smoke size, recorded metrics asserted
 	$(RUN) -m pytest -m notebook
 
+# At smoke size, so that it is fast; only notebooks that have such cells (`make smoke` runs all of them).
 stored: env      ## nbval: the stored outputs of the cells that are marked for it
-	$(RUN) -m pytest --nbval-lax --nbval-cell-timeout=600 -p no:cacheprovider notebooks/00_start_here.ipynb
+	COURSE_SMOKE=1 $(RUN) -m pytest --nbval-lax --nbval-cell-timeout=600 -p no:cacheprovider -q \
+	  $$(grep -l nbval-check-output notebooks/[0-9A][0-9]_*.ipynb)
 
 browser: env     ## a Chromium for the page tests, where none is found
 	@$(RUN) -m tests.browser || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq chromium; } \

@@ -117,3 +117,14 @@ def test_settings_cannot_be_changed_in_place():
 def test_an_empty_file_is_a_file_of_defaults(tmp_path):
     (tmp_path / "a.yaml").write_text("# nothing yet\n")
     assert Knobs.load(tmp_path / "a.yaml", model="m").config == Path(tmp_path / "a.yaml")
+
+
+def test_the_environment_can_ask_for_smoke_size_and_spares_real_outputs(tmp_path, monkeypatch):
+    (tmp_path / "a.yaml").write_text("model: none\noutput_dir: outputs/02_x\nseed: 1\nsmoke:\n  seed: 2\n")
+    assert LessonSettings.load(tmp_path / "a.yaml", smoke=False).seed == 1
+    monkeypatch.setenv("COURSE_SMOKE", "1")
+    settings = LessonSettings.load(tmp_path / "a.yaml", smoke=False)
+    assert (
+        settings.smoke is True and settings.seed == 2 and settings.output_dir.parts[-3:] == ("outputs", "smoke", "02_x")
+    )
+    assert LessonSettings.load(tmp_path / "a.yaml", output_dir=tmp_path).output_dir == tmp_path

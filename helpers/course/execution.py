@@ -21,7 +21,7 @@ from helpers.course.paths import REPOSITORY
 from helpers.course.records import read_records
 
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
-QUIET = {"WANDB_MODE": "offline", "TOKENIZERS_PARALLELISM": "false", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+QUIET = {"TOKENIZERS_PARALLELISM": "false", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
 
 
 @dataclass

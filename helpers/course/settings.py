@@ -1,5 +1,6 @@
 """Typed settings of a lesson: file < profile < smoke < notebook parameter, each wrong key named."""
 
+import os
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -13,6 +14,7 @@ from helpers.course.settings_errors import known_names, refuse_unknown, validati
 
 Profile = Literal["cpu", "t4", "a100"]
 PROFILES = ("cpu", "t4", "a100")
+SMOKE_VARIABLE = "COURSE_SMOKE"
 
 
 class LessonSettings(BaseModel):
@@ -59,7 +61,12 @@ class LessonSettings(BaseModel):
         ``profiles: {cpu: {...}, t4: {...}, a100: {...}}``. Later wins: file < section of the profile < smoke section
         (if ``smoke``) < parameters that are not None. Raises :class:`InputError` with file, key, value and what is
         allowed; a key that does not exist is found in every section, not only in those in use.
+
+        ``COURSE_SMOKE=1`` in the environment means ``smoke=True``, and results go to ``outputs/smoke/<lesson>`` unless
+        ``output_dir`` is a parameter: a check of stored outputs leaves those of a real run alone.
         """
+        from_environment = os.environ.get(SMOKE_VARIABLE) == "1" and not smoke
+        smoke = smoke or from_environment
         source = config if config is not None else cls.default_config
         path = None if source is None else repository_path(source)
         name = None if path is None else short_path(path)
@@ -81,6 +88,8 @@ class LessonSettings(BaseModel):
         refuse_unknown(cls, given, None, "")
         named = {"profile": profile, "smoke": smoke, "config": None if config is None else path}
         given |= {key: value for key, value in named.items() if value is not None}
+        if from_environment and "output_dir" not in given:
+            given["output_dir"] = Path("outputs/smoke") / Path(base.get("output_dir", "outputs")).name
         layers = [
             ({"config": path}, "default", ""),
             (base, f"{name}", ""),

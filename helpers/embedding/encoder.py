@@ -21,6 +21,7 @@ from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTo
 from helpers.course.checksums import SUMS_FILE, verify_checksums, write_checksums
 from helpers.course.errors import InputError
 from helpers.course.files import repository_path, short_path
+from helpers.course.quiet import quiet
 from helpers.embedding import adapters
 from helpers.embedding.losses import at_least_float32
 from helpers.embedding.sentence_folder import Pooling, SentenceFolder, read_sentence_folder, write_sentence_folder
@@ -83,6 +84,7 @@ class Encoder(nn.Module):
         verified where SHA256SUMS lies beside them, must be safetensors, and are held in float32.
         Raises InputError when there is no such model, its files are damaged, or it needs parts not known here.
         """
+        quiet()
         name = resolve_model(model)
         if (Path(name) / "adapter_config.json").is_file():
             return cls._load_with_adapter(Path(name), pooling, max_length, prompts, prompt, trainable_adapter)
@@ -175,7 +177,7 @@ class Encoder(nn.Module):
         of one padded batch up to rounding (dropout draws differ, as they do between any two passes).
         """
         batches = batches_by_length([len(ids) for ids in tokens], token_budget or TOKEN_BUDGET[self.device.type])
-        vectors = torch.cat([self(*self._pad([tokens[i] for i in batch])) for batch in batches])
+        vectors = torch.cat([self(*self.pad([tokens[i] for i in batch])) for batch in batches])
         order = torch.tensor([i for batch in batches for i in batch], device=vectors.device)
         return vectors[order.argsort()]
 
@@ -222,7 +224,7 @@ class Encoder(nn.Module):
     def _merged(self) -> PreTrainedModel:
         return copy.deepcopy(self.model).merge_and_unload() if isinstance(self.model, PeftModel) else self.model
 
-    def _pad(self, tokens: list[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    def pad(self, tokens: list[Sequence[int]]) -> tuple[Tensor, Tensor]:
         length = max(1, *(len(ids) for ids in tokens))
         padding = self.tokenizer.pad_token_id or 0
         ids = torch.tensor([[*row, *[padding] * (length - len(row))] for row in tokens])

@@ -9,6 +9,7 @@ from helpers.course.checksums import SUMS_FILE, verify_checksums
 from helpers.course.errors import InputError
 from helpers.course.files import repository_path, short_path
 from helpers.course.machine import detect_machine, torch_device
+from helpers.course.quiet import quiet
 
 
 def load_language_model(name: str) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
@@ -18,6 +19,7 @@ def load_language_model(name: str) -> tuple[PreTrainedTokenizerBase, PreTrainedM
     SHA256SUMS lies beside them, and are held in bfloat16 where the machine computes it itself, else in float16 on a GPU and
     float32 on a CPU. Raises InputError when there is no such model or a file of it is damaged.
     """
+    quiet()
     folder = repository_path(name)
     local = folder.is_dir()
     if local and (folder / SUMS_FILE).is_file():
