@@ -1,0 +1,150 @@
+"""From a checked request to an answer: prompt, job, pieces of text, and the two shapes in which OpenAI's API sends them."""
+
+import contextlib
+import itertools
+import json
+import time
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+from helpers.course.errors import InputError
+from helpers.serving import protocol
+from helpers.serving.engine import Engine, EngineDied, EngineNotReady, EngineRefused
+from helpers.serving.errors import ApiError
+from helpers.serving.jobs import Finish, Job, Sampling
+from helpers.serving.metrics import Metrics
+from helpers.serving.served import Served
+from helpers.serving.settings import ServingSettings
+from helpers.serving.text import AnswerText
+
+NUMBERS = itertools.count(1)
+Request = protocol.ChatRequest | protocol.CompletionRequest
+
+
+@dataclass
+class Piece:
+    """Some new text of an answer. ``tokens``: how many the answer has by now."""
+
+    text: str
+    tokens: int
+    finish: Finish | None
+
+
+@dataclass
+class Order:
+    """One request, understood: whom to ask what, and how to name the answer."""
+
+    job: Job
+    served: Served
+    stops: list[str]
+    chat: bool
+    started: float = field(default_factory=time.perf_counter)
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    def __post_init__(self) -> None:
+        self.id = ("chatcmpl-" if self.chat else "cmpl-") + uuid.uuid4().hex
+
+
+def take_order(request: Request, served: dict[str, Served], settings: ServingSettings) -> Order:
+    """Check a request against what is served and allowed. Raises :class:`ApiError` (400, 404)."""
+    chosen = served.get(request.model)
+    if chosen is None:
+        names = ", ".join(served)
+        raise ApiError(404, "there is no such model", allowed=names, param="model", code="model_not_found")
+    ids = _prompt_ids(request, chosen)
+    if len(ids) > settings.max_prompt_tokens:
+        what, allowed = f"the prompt has {len(ids):,} tokens", f"{settings.max_prompt_tokens:,}"
+        raise ApiError(400, what, allowed=allowed, param="messages", code="context_length_exceeded")
+    tokens = request.max_tokens or settings.default_tokens
+    if tokens > settings.max_tokens:
+        allowed = f"1 to {settings.max_tokens:,}"
+        raise ApiError(400, f"max_tokens is {tokens:,}", allowed=allowed, param="max_tokens", code="too_many_tokens")
+    job = Job(next(NUMBERS), tuple(ids), tokens, chosen.prompt.stop_ids, chosen.adapter, _sampling(request, settings))
+    return Order(job, chosen, request.stops, isinstance(request, protocol.ChatRequest))
+
+
+def _sampling(request: Request, settings: ServingSettings) -> Sampling:
+    given = {name: getattr(request, name) for name in Sampling.__dataclass_fields__}
+    own = {"temperature": settings.temperature, "repetition_penalty": settings.repetition_penalty}
+    return Sampling(**own | {name: value for name, value in given.items() if value is not None})
+
+
+def _prompt_ids(request: Request, served: Served) -> list[int]:
+    prompt = served.prompt
+    if isinstance(request, protocol.ChatRequest):
+        try:
+            return prompt.message_ids([message.plain() for message in request.messages])
+        except InputError as error:
+            allowed = error.allowed if isinstance(error.allowed, str) else error.hint or ""
+            raise ApiError(400, f"{error.what} ({error.place})", allowed=allowed, param="messages") from error
+    first = [] if prompt.bos_id is None else [prompt.bos_id]
+    if isinstance(request.prompt, str):
+        return first + prompt.tokenizer(request.prompt, add_special_tokens=False, split_special_tokens=True).input_ids
+    largest = len(prompt.tokenizer) - 1
+    if max(request.prompt) > largest:
+        what, allowed = "the prompt holds a token id that the model lacks", f"0 to {largest:,}"
+        raise ApiError(400, what, allowed=allowed, param="prompt")
+    return request.prompt
+
+
+async def pieces(order: Order, engine: Engine, metrics: Metrics) -> AsyncIterator[Piece]:
+    """The answer as it is written. Raises :class:`ApiError` where the engine fails."""
+    writer, tokens, first = AnswerText(order.served.prompt, order.stops), 0, True
+    metrics.prompt_tokens.inc(len(order.job.ids))
+    try:
+        async with contextlib.aclosing(engine.generate(order.job)) as generated:
+            async for part in generated:
+                tokens += len(part.ids)
+                text = writer.feed(part.ids, last=part.finish is not None)
+                finish = "stop" if writer.stopped else part.finish
+                if first and (text or finish):
+                    metrics.first.observe(time.perf_counter() - order.started)
+                    first = False
+                if text or finish:
+                    yield Piece(text, tokens, finish)
+                if finish:
+                    return
+    except EngineDied:
+        raise ApiError(503, "the engine died while it wrote this answer", code="engine_died", retry_after=5) from None
+    except EngineNotReady:
+        raise ApiError(503, "the engine is being restarted", code="engine_restarting", retry_after=5) from None
+    except EngineRefused as error:
+        raise ApiError(400, f"the engine refused this request: {error}", code="engine_refused") from None
+    finally:
+        metrics.tokens.labels(order.served.name).inc(tokens)
+
+
+async def events(order: Order, engine: Engine, metrics: Metrics, *, usage: bool) -> AsyncIterator[str]:
+    """The answer as the data of server-sent events."""
+    kind = "chat.completion.chunk" if order.chat else "text_completion"
+    head = {"id": order.id, "object": kind, "created": order.created, "model": order.served.name}
+    first = {"role": "assistant"}
+    async with contextlib.aclosing(pieces(order, engine, metrics)) as written:
+        async for piece in written:
+            body = {"delta": first | {"content": piece.text}} if order.chat else {"text": piece.text}
+            first, last = {}, piece
+            choice = {"index": 0, **body, "finish_reason": piece.finish}
+            yield json.dumps(head | {"choices": [choice]}, ensure_ascii=False)
+    if usage:
+        yield json.dumps(head | {"choices": [], "usage": usage_of(order, last.tokens).model_dump()})
+    yield "[DONE]"
+
+
+async def whole(order: Order, engine: Engine, metrics: Metrics) -> protocol.ChatCompletion | protocol.Completion:
+    """The answer in one."""
+    async with contextlib.aclosing(pieces(order, engine, metrics)) as written:
+        parts = [piece async for piece in written]
+    text, last = "".join(part.text for part in parts), parts[-1]
+    head = {"id": order.id, "created": order.created, "model": order.served.name}
+    usage = usage_of(order, last.tokens)
+    if order.chat:
+        choice = protocol.ChatChoice(message=protocol.Answer(content=text), finish_reason=last.finish)
+        return protocol.ChatCompletion(**head, choices=[choice], usage=usage)
+    choice = protocol.TextChoice(text=text, finish_reason=last.finish)
+    return protocol.Completion(**head, choices=[choice], usage=usage)
+
+
+def usage_of(order: Order, tokens: int) -> protocol.Usage:
+    read = len(order.job.ids)
+    return protocol.Usage(prompt_tokens=read, completion_tokens=tokens, total_tokens=read + tokens)

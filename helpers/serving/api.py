@@ -1,0 +1,129 @@
+"""The model server's routes: OpenAI's API over the course's models. `make serve` starts it.
+
+POST /v1/chat/completions and /v1/completions (streamed or not), GET /v1/models, /health and /metrics.
+"""
+
+import contextlib
+from collections.abc import AsyncIterator
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from helpers.serving import answers, protocol
+from helpers.serving.engine import Engine
+from helpers.serving.errors import ApiError
+from helpers.serving.gate import Gate
+from helpers.serving.metrics import Metrics
+from helpers.serving.responses import EventStream, Whole
+from helpers.serving.served import Served
+from helpers.serving.settings import ServingSettings
+from helpers.serving.turns import Turns
+
+ERRORS = {
+    status: {"model": protocol.ErrorBody, "description": text}
+    for status, text in {
+        400: "The request asks for what is not allowed; the message says what is",
+        401: "The key is missing or wrong",
+        404: "There is no such model",
+        405: "Another method is needed",
+        408: "The body came too slowly",
+        413: "The body is too large",
+        429: "Too many requests at once",
+        503: "The engine is down or the server is closing",
+        504: "The answer took too long",
+    }.items()
+}
+STREAM = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "The answer"}}
+
+
+def make_app(settings: ServingSettings, served: dict[str, Served], engine: Engine) -> FastAPI:
+    """The application. ``app.state.turns.close()`` ends what is under way."""
+    turns, metrics = Turns(settings.max_requests, settings.request_seconds), Metrics()
+
+    @contextlib.asynccontextmanager
+    async def life(app: FastAPI) -> AsyncIterator[None]:
+        try:
+            await engine.start()
+            yield
+        finally:
+            engine.close()
+
+    app = FastAPI(title="Korean fine-tuning course", version="1", lifespan=life, docs_url=None, redoc_url=None)
+    app.state.turns = turns
+    app.add_middleware(
+        Gate, metrics=metrics, api_key=settings.api_key, body_bytes=settings.max_body_kb * 1024,
+        seconds=settings.body_seconds,
+    )  # fmt: skip
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _known)
+    app.add_exception_handler(Exception, _unknown)
+
+    def respond(request: answers.Request) -> Response:
+        order = answers.take_order(request, served, settings)
+        if request.stream:
+            return EventStream(turns, lambda: answers.events(order, engine, metrics, usage=request.wants_usage))
+        return Whole(turns, lambda: answers.whole(order, engine, metrics))
+
+    both = {"response_class": JSONResponse, "responses": ERRORS | STREAM}
+
+    @app.post("/v1/chat/completions", response_model=protocol.ChatCompletion, **both)
+    async def chat(request: protocol.ChatRequest) -> Response:
+        return respond(request)
+
+    @app.post("/v1/completions", response_model=protocol.Completion, **both)
+    async def completions(request: protocol.CompletionRequest) -> Response:
+        return respond(request)
+
+    def card(entry: Served) -> protocol.ModelCard:
+        return protocol.ModelCard(
+            id=entry.name, created=entry.created, parent=settings.name if entry.adapter else None,
+            max_prompt_tokens=settings.max_prompt_tokens, max_tokens=settings.max_tokens,
+        )  # fmt: skip
+
+    @app.get("/v1/models", responses={401: ERRORS[401]})
+    async def models() -> protocol.ModelList:
+        return protocol.ModelList(data=[card(entry) for entry in served.values()])
+
+    @app.get("/v1/models/{name}", responses={status: ERRORS[status] for status in (400, 401, 404)})
+    async def model(name: str) -> protocol.ModelCard:
+        if name not in served:
+            names = ", ".join(served)
+            raise ApiError(404, "there is no such model", allowed=names, param="model", code="model_not_found")
+        return card(served[name])
+
+    @app.get("/health", responses={503: {"model": protocol.Health, "description": "No engine at the moment"}})
+    async def health() -> Response:
+        status = "closing" if turns.closing else "ready" if engine.ready else "restarting"
+        body = protocol.Health(
+            status=status, running=len(turns.open), limit=turns.limit, restarts=engine.restarts, engine_pid=engine.pid
+        )
+        return JSONResponse(body.model_dump(), 200 if status == "ready" else 503)
+
+    @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+    async def counters() -> Response:
+        metrics.running.set(len(turns.open))
+        metrics.restarts.set(engine.restarts)
+        return Response(metrics.text(), media_type="text/plain; version=0.0.4")
+
+    return app
+
+
+async def _invalid(_: Request, error: RequestValidationError) -> Response:
+    """The first thing that is wrong with a body, in one line, as a 400 like OpenAI's."""
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"] if part != "body")
+    return ApiError(400, f"{place or 'the body'}: {first['msg']}", param=place or None).response()
+
+
+async def _known(_: Request, error: HTTPException) -> Response:
+    if not isinstance(error, ApiError):
+        allowed = (error.headers or {}).get("allow", "")
+        error = ApiError(error.status_code, error.detail, allowed=allowed)
+    return error.response()
+
+
+async def _unknown(_: Request, __: Exception) -> Response:
+    return ApiError(500, "the server has a fault; its log says which").response()

@@ -1,0 +1,174 @@
+"""The engine as the server sees it: jobs in, tokens out, asynchronously; a process that is replaced when it dies."""
+
+import asyncio
+import logging
+import multiprocessing
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+
+from helpers.serving import worker
+from helpers.serving.jobs import Job, Refused, Tokens
+from helpers.serving.settings import ServingSettings
+
+log = logging.getLogger("uvicorn.error")
+WINDOW = 600
+"""Seconds within which ``max_restarts`` deaths are too many."""
+
+
+class EngineDied(Exception):
+    """The engine's process ended while this job ran."""
+
+
+class EngineNotReady(Exception):
+    """No engine at the moment; another one is being started."""
+
+
+class EngineRefused(ValueError):
+    """The engine cannot take this job."""
+
+
+class EngineProcess:
+    """One process with one engine. All methods belong to the event loop's thread; two threads do the pipe's waiting."""
+
+    def __init__(self, settings: ServingSettings, context: int, on_death: Callable[[], None]) -> None:
+        methods = multiprocessing.get_context("spawn")  # a fork would inherit threads and sockets of the server
+        self._pipe, theirs = methods.Pipe()
+        self.process = methods.Process(target=worker.main, args=(theirs, settings, context), daemon=True)
+        self.process.start()
+        theirs.close()  # or the pipe would not end with the process
+        self._loop = asyncio.get_running_loop()
+        self._answers: dict[int, asyncio.Queue] = {}
+        self._outbox: queue.SimpleQueue = queue.SimpleQueue()
+        self._on_death, self.alive, self.last_word = on_death, True, time.monotonic()
+        self.ready: asyncio.Future[None] = self._loop.create_future()
+        for work in (self._receive, self._send):
+            threading.Thread(target=work, daemon=True).start()
+
+    async def generate(self, job: Job) -> AsyncIterator[Tokens]:
+        """The tokens of a job as they come. To leave the iteration is to stop the job. Raises :class:`EngineDied`."""
+        if not self.alive:
+            raise EngineDied
+        answer = self._answers[job.id] = asyncio.Queue()
+        self._outbox.put(job)
+        done = False
+        try:
+            while not done:
+                item = await answer.get()
+                done = isinstance(item, Exception) or item.finish is not None
+                if isinstance(item, Exception):
+                    raise item
+                yield item
+        finally:
+            self._answers.pop(job.id, None)
+            if not done:
+                self._outbox.put(job.id)
+
+    def close(self) -> None:
+        """End the process: first by asking, then by force. Blocks for two seconds at most."""
+        self.alive = False
+        self._outbox.put(None)
+        self._pipe.close()
+        self.process.join(1)
+        if self.process.is_alive():
+            self.process.kill()
+        self.process.join(1)
+
+    def _send(self) -> None:
+        while (message := self._outbox.get()) is not None:
+            try:
+                self._pipe.send(message)
+            except (OSError, ValueError):
+                return  # the process is gone; the other thread tells
+
+    def _receive(self) -> None:
+        try:
+            while True:
+                message = self._pipe.recv()
+                self._loop.call_soon_threadsafe(self._deliver, message)
+        except (EOFError, OSError):
+            if not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(self._died)
+
+    def _deliver(self, message: str | list[Tokens | Refused]) -> None:
+        self.last_word = time.monotonic()
+        if message == worker.READY:
+            self.ready.set_result(None)
+            return
+        for item in message:
+            if answer := self._answers.get(item.job):
+                answer.put_nowait(EngineRefused(item.why) if isinstance(item, Refused) else item)
+
+    def _died(self) -> None:
+        if not self.alive:
+            return
+        self.alive = False
+        self._outbox.put(None)
+        for answer in self._answers.values():
+            answer.put_nowait(EngineDied())
+        if not self.ready.done():
+            self.ready.set_exception(EngineDied())
+            self.ready.exception()  # seen, even where nobody waits
+        self._on_death()
+
+
+class Engine:
+    """An engine that is there again after it died, until it dies too often; then ``on_give_up`` is called."""
+
+    def __init__(self, settings: ServingSettings, context: int, on_give_up: Callable[[], None]) -> None:
+        self._settings, self._context, self._on_give_up = settings, context, on_give_up
+        self._current: EngineProcess | None = None
+        self._deaths: deque[float] = deque()
+        self._was_ready = False
+        self.restarts = 0
+
+    async def start(self) -> None:
+        """Start the process and wait until its model is loaded. Raises :class:`EngineDied` where that fails."""
+        self._current = EngineProcess(self._settings, self._context, self._replace)
+        await self._current.ready
+        self._was_ready = True
+
+    @property
+    def ready(self) -> bool:
+        process = self._current
+        return process is not None and process.alive and process.ready.done()
+
+    @property
+    def pid(self) -> int | None:
+        """The id of the engine's process."""
+        return self._current.process.pid if self._current else None
+
+    async def generate(self, job: Job) -> AsyncIterator[Tokens]:
+        if not self.ready:
+            raise EngineNotReady
+        async for tokens in self._current.generate(job):
+            yield tokens
+
+    def silent_for(self) -> float:
+        """Seconds since the engine last said anything."""
+        return time.monotonic() - self._current.last_word
+
+    def kill(self) -> None:
+        """End an engine that is alive but stuck; its death is handled like any other."""
+        self._current.process.kill()
+
+    def close(self) -> None:
+        if self._current is not None:
+            self._current.close()
+
+    def _replace(self) -> None:
+        process, now = self._current, time.monotonic()
+        self._deaths.append(now)
+        while self._deaths[0] < now - WINDOW:
+            self._deaths.popleft()
+        process.process.join(1)
+        log.error("the engine process %s died (exit code %s)", process.process.pid, process.process.exitcode)
+        if not self._was_ready:
+            return  # `start` raises: what cannot start once will not start the second time
+        if len(self._deaths) > self._settings.max_restarts:
+            self._on_give_up()
+            return
+        self.restarts += 1
+        self._current = EngineProcess(self._settings, self._context, self._replace)

@@ -1,0 +1,91 @@
+"""Start the model server: `make serve`, or `python -m helpers.serving.serve -p port 8080 -p backend vllm`.
+
+Settings come from config/serving.yaml (or `--config`); `-p` overrides any of them. Exit codes: 0 after SIGTERM or Ctrl-C,
+2 for settings that cannot be, 3 when the engine cannot start, 70 when it died too often.
+"""
+
+import argparse
+import asyncio
+import logging
+import sys
+
+import uvicorn
+
+from helpers.course.errors import InputError
+from helpers.course.lessons import parse_value
+from helpers.serving.api import make_app
+from helpers.serving.engine import Engine
+from helpers.serving.served import context_length, load_served, with_tuned_adapter
+from helpers.serving.settings import API_KEY, ServingSettings, is_local
+from helpers.serving.turns import Turns
+
+GAVE_UP = 70
+log = logging.getLogger("uvicorn.error")
+
+
+class Server(uvicorn.Server):
+    """uvicorn that gives running answers some seconds after SIGTERM, then ends them with an error, then leaves."""
+
+    turns: Turns
+    seconds: float
+    gave_up = False
+
+    async def shutdown(self, sockets=None) -> None:
+        self.turns.closing = True
+        grace = 0 if self.gave_up else self.seconds
+        ending = asyncio.get_running_loop().call_later(grace, self.turns.close)
+        await super().shutdown(sockets)
+        ending.cancel()
+
+    def handle_exit(self, sig: int, frame) -> None:
+        super().handle_exit(sig, frame)
+        self._captured_signals.clear()  # uvicorn would raise the signal again at its end: an orderly end is exit code 0
+
+    def give_up(self) -> None:
+        """Leave, because the engine cannot be kept alive."""
+        log.error("the engine died too often; the server ends")
+        self.gave_up = self.should_exit = True
+
+
+def run(settings: ServingSettings) -> int:
+    """Serve until told to stop; the exit code. Raises :class:`InputError` for what cannot be served."""
+    if not is_local(settings.host) and not settings.api_key:
+        raise InputError(
+            "whoever reaches this address could use the model: a server that others reach needs a key",
+            place="host",
+            given=settings.host,
+            allowed="127.0.0.1, ::1 or localhost without a key",
+            hint=f"set the environment variable {API_KEY}",
+        )
+    settings = with_tuned_adapter(settings)
+    context, served = context_length(settings), load_served(settings)
+    engine = Engine(settings, context, lambda: server.give_up())
+    app = make_app(settings, served, engine)
+    config = uvicorn.Config(
+        app, host=settings.host, port=settings.port, log_level="info", access_log=False, server_header=False,
+        timeout_graceful_shutdown=int(settings.shutdown_seconds) + 5, timeout_keep_alive=30,
+    )  # fmt: skip
+    server = Server(config)
+    server.turns, server.seconds = app.state.turns, settings.shutdown_seconds
+    log.info("models: %s; backend: %s", ", ".join(served), settings.backend)
+    server.run()
+    return GAVE_UP if server.gave_up else 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Read the command line and serve."""
+    parser = argparse.ArgumentParser(prog="python -m helpers.serving.serve", description=__doc__.split("\n")[0])
+    parser.add_argument("--config", help="a settings file instead of config/serving.yaml")
+    parser.add_argument("--profile", choices=("cpu", "t4", "a100"))
+    parser.add_argument("-p", nargs=2, action="append", default=[], dest="parameters", metavar=("NAME", "VALUE"))
+    options = parser.parse_args(arguments)
+    try:
+        values = {name: parse_value(value) for name, value in options.parameters}
+        return run(ServingSettings.load(options.config, profile=options.profile, **values))
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,72 @@
+"""The names under which models are served, each with the prompt object that belongs to it."""
+
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from helpers.course.errors import InputError
+from helpers.course.paths import repository_path, short_path
+from helpers.instruct.prompts import PROMPT_FILE, Prompt
+from helpers.serving.settings import ServingSettings
+
+TUNED = "tuned"
+"""The name of lesson 07's adapter, with the base model's name before it."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """One name: the base model, or the base model with an adapter."""
+
+    name: str
+    prompt: Prompt
+    adapter: str | None = None
+    created: int = field(default_factory=lambda: int(time.time()))
+
+
+def with_tuned_adapter(settings: ServingSettings) -> ServingSettings:
+    """The settings with lesson 07's adapter among the adapters, where it is wanted; it is made where it is missing."""
+    name = f"{settings.name}-{TUNED}"
+    if not settings.tuned or name in settings.adapters:
+        return settings
+    from helpers.instruct.tuning import tuned_adapter
+
+    return settings.changed(adapters=settings.adapters | {name: Path(tuned_adapter())})
+
+
+def load_served(settings: ServingSettings) -> dict[str, Served]:
+    """Every served name; the base model first. Raises :class:`InputError` where an adapter is none."""
+    from transformers import AutoTokenizer
+
+    folder = repository_path(settings.model)
+    tokenizer = AutoTokenizer.from_pretrained(str(folder) if folder.is_dir() else settings.model)
+    if (folder / PROMPT_FILE).is_file():
+        base = Prompt.load(folder, tokenizer)
+    else:
+        base = Prompt.for_tokenizer(tokenizer, settings.template)
+    served = {settings.name: Served(settings.name, base)}
+    for name, path in settings.adapters.items():
+        if not (path / "adapter_config.json").is_file():
+            hint = "lesson 07 makes one; peft's save_pretrained writes adapter_config.json"
+            raise InputError("this folder holds no adapter", file=short_path(path), place=f"adapters.{name}", hint=hint)
+        served[name] = Served(name, Prompt.load(path), adapter=name)
+    return served
+
+
+def context_length(settings: ServingSettings) -> int:
+    """How many tokens of prompt and answer together the model can hold, at most what the settings ask for."""
+    wanted = settings.max_prompt_tokens + settings.max_tokens
+    folder = repository_path(settings.model)
+    if not folder.is_dir():
+        return wanted
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    longest = config.get("max_position_embeddings", wanted)
+    if wanted > longest:
+        raise InputError(
+            "prompt and answer together are longer than this model can hold",
+            file=short_path(settings.config) if settings.config else None,
+            place="max_prompt_tokens + max_tokens",
+            given=wanted,
+            allowed=f"at most {longest}",
+        )
+    return wanted

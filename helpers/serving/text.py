@@ -1,0 +1,39 @@
+"""The text of an answer while its tokens come in: nothing is sent that a later token could take back."""
+
+from collections.abc import Iterable
+
+from helpers.instruct.prompts import Prompt
+
+UNFINISHED = "\ufffd"
+"""What decoding gives for the first bytes of a character whose last bytes have not come yet."""
+
+
+class AnswerText:
+    """Feed tokens, get new text. Ends at the first of ``stops`` (texts), which is cut off."""
+
+    def __init__(self, prompt: Prompt, stops: Iterable[str] = ()) -> None:
+        self._prompt, self._stops = prompt, tuple(stops)
+        self._ids: list[int] = []
+        self._sent = 0
+        self.text, self.stopped = "", False
+
+    def feed(self, ids: Iterable[int], *, last: bool = False) -> str:
+        """The text that these tokens add. ``last``: no more will come, so what was held back is sent too."""
+        self._ids.extend(ids)
+        text = self._prompt.answer_text(self._ids)
+        found = [place for place in (text.find(stop) for stop in self._stops) if place >= 0]
+        if found:
+            text, self.stopped = text[: min(found)], True
+        end = len(text) if last or self.stopped else self._certain(text)
+        new = text[self._sent : end]
+        self._sent = max(self._sent, end)
+        self.text = text[: self._sent]
+        return new
+
+    def _certain(self, text: str) -> int:
+        """How much of the text no later token can change: no half character, no beginning of a stop text."""
+        end = len(text)
+        while end and text[end - 1] == UNFINISHED:
+            end -= 1
+        starts = (size for stop in self._stops for size in range(1, len(stop)) if text.endswith(stop[:size], 0, end))
+        return end - max(starts, default=0)

@@ -1,0 +1,80 @@
+"""The engine's own process: it takes jobs from a pipe, steps its batch, and sends tokens back.
+
+In a process of its own the engine never waits for HTTP and HTTP never waits for it; and when it dies, the server lives to
+tell its clients and to start another.
+"""
+
+import os
+import signal
+from multiprocessing.connection import Connection
+
+from helpers.serving.jobs import Batch, Job, Refused
+from helpers.serving.settings import ServingSettings
+
+READY = "ready"
+
+
+def main(pipe: Connection, settings: ServingSettings, context: int) -> None:
+    """What the engine process runs. It ends when the server closes the pipe, or is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the server decides what ends when
+    batch = vllm_batch(settings, context) if settings.backend == "vllm" else transformers_batch(settings)
+    try:
+        pipe.send(READY)
+        work(pipe, batch)
+    except (EOFError, OSError):
+        os._exit(0)  # the server is gone: nobody is left to hear of errors while threads and engines wind down
+
+
+def work(pipe: Connection, batch: Batch) -> None:
+    """Take what has come, go one step, send what came of it; wait only when there is nothing to do."""
+    while True:
+        while not batch.busy or pipe.poll():
+            message = pipe.recv()
+            if isinstance(message, Job):
+                try:
+                    batch.add(message)
+                except ValueError as error:
+                    pipe.send([Refused(message.id, str(error))])
+            else:
+                batch.stop(message)
+        tokens = batch.step()
+        if tokens:
+            pipe.send(tokens)
+
+
+def transformers_batch(settings: ServingSettings) -> Batch:
+    """The model with its adapters, each loaded once; a job names the one it wants."""
+    import torch
+
+    from helpers.instruct.models import load_language_model
+    from helpers.instruct.prompts import Prompt
+    from helpers.serving.transformers_batch import TransformersBatch
+
+    tokenizer, model = load_language_model(settings.model)
+    if settings.dtype != "auto":
+        model = model.to(getattr(torch, settings.dtype))
+    pad_id = Prompt.for_tokenizer(tokenizer, settings.template).pad_id
+    for name, folder in settings.adapters.items():
+        from peft import PeftModel
+
+        if isinstance(model, PeftModel):
+            model.load_adapter(str(folder), name)
+        else:
+            model = PeftModel.from_pretrained(model, str(folder), adapter_name=name)
+    return TransformersBatch(model.eval(), settings.batch_size, pad_id)
+
+
+def vllm_batch(settings: ServingSettings, context: int) -> Batch:
+    """vLLM's engine in this very process: one process to watch, to kill and to replace."""
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    from helpers.course.machine import detect_machine
+    from helpers.serving.vllm_batch import VllmBatch
+
+    machine = detect_machine()
+    auto = "bfloat16" if machine.bf16 else "float16" if machine.gpu else "float32"
+    return VllmBatch(
+        settings.model, size=settings.batch_size, context=context, adapters=settings.adapters, seed=settings.seed,
+        dtype=auto if settings.dtype == "auto" else settings.dtype, memory_share=settings.memory_share,
+    )  # fmt: skip
