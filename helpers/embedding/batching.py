@@ -64,6 +64,7 @@ class DistinctBatches:
                 allowed=f"at most {len(keys)}",
             )
         self.batch_size, self.seed, self.epoch = batch_size, seed, 0
+        self.drop_last = True  # what accelerate asks of a batch sampler when it deals batches out to processes
         self.left_over: list[int] = []
         self._keys = [tuple(dict.fromkeys(row)) for row in keys]
         if not self.draw(0):

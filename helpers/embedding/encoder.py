@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Self
 
@@ -235,7 +236,7 @@ class Encoder(nn.Module):
         prompt = prompt if prompt is not None else self.prompt
         if prompt is not None and prompt not in self.prompts:
             raise InputError(
-                "the model has no prompt of this name", place="prompt", given=prompt, allowed=[*self.prompts]
+                "the model has no prompt of this name", place="prompt", given=prompt, allowed=[*self.prompts] or "none"
             )
         return "" if prompt is None else self.prompts[prompt]
 
@@ -245,12 +246,14 @@ def resolve_model(model: str | Path) -> str:
     folder = repository_path(model)
     if folder.is_dir():
         return str(folder)
+    near = get_close_matches(folder.name, os.listdir(folder.parent), 1) if folder.parent.is_dir() else []
     if isinstance(model, Path) or str(model).count("/") != 1 or str(model).startswith((".", "~")):
         raise InputError(
             "this model folder does not exist",
             place="model",
             given=str(model),
             allowed="a folder, or the name of a model on the Hugging Face hub like intfloat/multilingual-e5-large",
+            hint=f"did you mean {folder.parent.name}/{near[0]}?" if near else None,
         )
     return str(model)
 

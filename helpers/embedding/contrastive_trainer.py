@@ -1,0 +1,151 @@
+"""Contrastive training with the Hugging Face Trainer: InfoNCE in `compute_loss`, with or without the gradient cache."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from helpers.embedding.adapters import LoraWatch
+from helpers.embedding.batching import DistinctBatches
+from helpers.embedding.contrastive import ContrastiveRows, InfoNCE
+from helpers.embedding.contrastive_settings import InfoNCESettings
+from helpers.embedding.encoder import Encoder
+from helpers.embedding.gather import world
+from helpers.embedding.grad_cache import GradCache
+
+MEGABYTE = 2**20
+
+
+@dataclass
+class ContrastiveHistory:
+    """What a run left: one loss and one masked share a batch, its steps and seconds, and rows that no batch took."""
+
+    losses: list[float] = field(default_factory=list)
+    masked: list[float] = field(default_factory=list)
+    steps: int = 0
+    seconds: float = 0.0
+    left_over: int = 0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows, and the token ids of their three sides (hard negatives in one list)."""
+
+    rows: ContrastiveRows
+    sides: list[list[list[int]]]
+
+
+class ContrastiveTrainer(Trainer):
+    """Hugging Face's Trainer with a batch sampler that keeps equal texts apart, and InfoNCE over whole batches.
+
+    Mixed precision, accumulation, checkpoints, several processes and logging are the Trainer's own. Every row of a batch
+    has its first `hard_negatives` hard negatives with it.
+    """
+
+    def __init__(
+        self, encoder: Encoder, rows: ContrastiveRows, settings: InfoNCESettings, args: TrainingArguments
+    ) -> None:
+        self.settings, self.history = settings, ContrastiveHistory()
+        kept = [texts[: settings.hard_negatives] for texts in rows.negatives]
+        self.rows = ContrastiveRows(rows.queries, rows.documents, kept, rows.relevant)
+        self.tokens = _tokens(encoder, self.rows)
+        super().__init__(model=encoder, args=args, train_dataset=range(len(rows)), data_collator=self.collate)
+        if settings.use_lora:
+            self.add_callback(_EveryAdapterMoves(encoder.model))
+
+    def collate(self, numbers: Sequence[int]) -> dict[str, Batch]:
+        """Row numbers -> one batch."""
+        rows = self.rows.take(numbers)
+        negatives = [text for texts in rows.negatives for text in texts]
+        sides = [[self.tokens["query", text] for text in rows.queries]]
+        sides += [[self.tokens["document", text] for text in texts] for texts in (rows.documents, negatives) if texts]
+        return {"batch": Batch(rows, sides)}
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Batches in which no query and no document stands twice."""
+        batches = DistinctBatches(self.rows.keys(), self.settings.batch_size, self.settings.seed)
+        self.history.left_over = len(batches.left_over)
+        loader = DataLoader(self.train_dataset, batch_sampler=batches, collate_fn=self.collate)
+        return self.accelerator.prepare(loader)
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Batch], return_outputs: bool = False, **_: object
+    ) -> Tensor:
+        """InfoNCE of the batch; `backward()` of what it returns gives the gradient of the whole batch."""
+        batch = inputs["batch"]
+        loss = InfoNCE(batch.rows, self.settings.loss_temperature, both_directions=self.settings.both_directions)
+        if self.settings.grad_cache:
+            cache = GradCache(
+                lambda texts: model(*self.model.pad(texts)),
+                token_budget=self.settings.chunk_tokens,
+                keep_bytes=int(self.settings.keep_mb * MEGABYTE),
+                no_sync=getattr(model, "no_sync", nullcontext),
+            )
+            value = cache(loss, *batch.sides)
+        else:
+            value = loss.whole(*(model(*self.model.pad(side)) for side in batch.sides))
+        self.history.losses.append(value.item())
+        self.history.masked.append(loss.masked.share)
+        return (value, None) if return_outputs else value
+
+
+def train_contrastive(encoder: Encoder, rows: ContrastiveRows, settings: InfoNCESettings) -> ContrastiveHistory:
+    """Train the encoder in place by `settings`; returns losses, masked shares, steps and seconds."""
+    rate = {"bf16": settings.autocast == "bf16", "fp16": settings.autocast == "fp16"}
+    arguments = TrainingArguments(
+        output_dir=str(settings.output_dir / "trainer"),
+        num_train_epochs=settings.epochs,
+        max_steps=settings.max_steps or -1,
+        gradient_accumulation_steps=settings.accumulation,
+        learning_rate=settings.lr,
+        warmup_steps=settings.warmup,
+        weight_decay=settings.weight_decay,
+        seed=settings.seed,
+        save_strategy="no",
+        logging_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        **rate,
+    )
+    trainer = ContrastiveTrainer(encoder, rows, settings, arguments)
+    start = time.perf_counter()
+    trainer.train()
+    encoder.eval()
+    trainer.history.steps, trainer.history.seconds = trainer.state.global_step, time.perf_counter() - start
+    return trainer.history
+
+
+def negatives_per_query(settings: InfoNCESettings) -> str:
+    """How many negatives a query meets in one loss, in words."""
+    processes, batch, hard = world()[1], settings.batch_size, settings.hard_negatives
+    inside, extra = processes * batch - 1, processes * batch * hard
+    return f"{inside} documents of other queries + {extra} hard negatives ({processes} process{'es' * (processes > 1)})"
+
+
+def _tokens(encoder: Encoder, rows: ContrastiveRows) -> dict[tuple[str, str], list[int]]:
+    """Token ids of every text under its prompt, made once: ("query", text) and ("document", text)."""
+    documents = {*rows.documents, *(text for texts in rows.negatives for text in texts)}
+    made = {}
+    for prompt, texts in (("query", sorted(set(rows.queries))), ("document", sorted(documents))):
+        made |= {(prompt, text): ids for text, ids in zip(texts, encoder.tokenize(texts, prompt), strict=True)}
+    return made
+
+
+class _EveryAdapterMoves(TrainerCallback):
+    """After the first step with a learning rate above 0 every lora_B must have moved."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model, self._watch = model, LoraWatch(model)
+
+    def on_optimizer_step(self, args, state, control, optimizer=None, **_):
+        rate = max(group["lr"] for group in optimizer.param_groups)
+        if self._watch and rate > 0:
+            self._watch.check(self._model, rate)
+            self._watch = None
