@@ -1,18 +1,137 @@
-"""Instruction tuning by Unsloth and trl, one code path for CPU and GPU; and the adapter that other lessons start from."""
+"""Instruction tuning by Unsloth and trl, one code path for CPU and GPU; and the adapter that other lessons start from.
+
+python -m helpers.instruct.tuning --config_path config/mistral.yaml [--profile cpu] [-p learning_rate 0.001]
+"""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from helpers.course.errors import InputError
+from helpers.course.machine import set_seed
 from helpers.course.paths import REPOSITORY, repository_path, short_path
 from helpers.instruct.adapters import belongs_to
+from helpers.instruct.checkpoints import mark, resumable, run_fingerprint
+from helpers.instruct.prompts import Example, Prompt
+from helpers.instruct.rows import trained_share
+from helpers.instruct.settings import InstructionSettings
+from helpers.instruct.unsloth_first import chosen_dtype, fast_language_model
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 BASE = "sample_data/models/ko-mini-mistral"
 LESSON_ADAPTER = "outputs/07_instruction_lora_unsloth/adapter"
 SHARED_ADAPTER = "outputs/shared/adapter"
+NOT_IN_THE_WEIGHTS = {"profile", "config", "output_dir", "data_dir", "smoke", "logging_steps", "save_steps"}
+"""Settings that do not change what is learned: a run may go on under others."""
+
+
+@dataclass
+class History:
+    """What a run left: losses by step (nats a learned token), its best step and how fast it was."""
+
+    losses: list[tuple[int, float]] = field(default_factory=list)
+    validations: list[tuple[int, float]] = field(default_factory=list)
+    best_step: int | None = None
+    steps: int = 0
+    seconds: float = 0.0
+    resumed_from: int = 0
+
+
+def deepened(settings: InstructionSettings) -> InstructionSettings:
+    """The settings with a depth up-scaled copy of their model, where they ask for one (``depth_up_scale_dropped``).
+
+    The copy goes to ``output_dir/base``; it is made once, after Unsloth has been imported.
+    """
+    if settings.depth_up_scale_dropped is None:
+        return settings
+    fast_language_model()
+    from helpers.instruct.depth import save_up_scaled
+
+    folder, _ = save_up_scaled(settings.model, settings.depth_up_scale_dropped, settings.output_dir / "base")
+    return settings.changed(model=str(folder), depth_up_scale_dropped=None)
+
+
+def load_for_tuning(settings: InstructionSettings) -> tuple[PeftModel, Prompt]:
+    """The base model with a fresh LoRA adapter, by ``unsloth.FastLanguageModel``, and its prompt.
+
+    Raises :class:`InputError` where the model is not to be had, and for 4 bits where the machine cannot.
+    """
+    unsloth = fast_language_model()
+    set_seed(settings.seed)
+    try:
+        model, tokenizer = unsloth.from_pretrained(
+            settings.model,
+            max_seq_length=settings.max_seq_length,
+            dtype=chosen_dtype(settings.dtype),
+            load_in_4bit=settings.load_in_4bit,
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InputError(
+            "Unsloth could not load this model",
+            place="model",
+            given=settings.model,
+            hint=f"it says: {str(error).strip().splitlines()[0]}",
+        ) from error
+    prompt = Prompt.for_tokenizer(tokenizer, settings.template, settings.system)
+    model = unsloth.get_peft_model(
+        model,
+        r=settings.lora_r,
+        lora_alpha=settings.lora_alpha,
+        lora_dropout=settings.lora_dropout,
+        target_modules=list(settings.lora_target_modules),
+        use_gradient_checkpointing=settings.use_gradient_checkpointing,
+        use_rslora=settings.use_rslora,
+        random_state=settings.seed,
+        bias="none",
+    )
+    model.config.use_cache = settings.model_use_cache
+    model.config.pad_token_id = prompt.pad_id
+    return model, prompt
+
+
+def tune(
+    model: PeftModel,
+    prompt: Prompt,
+    train: Sequence[Example],
+    validation: Sequence[Example],
+    settings: InstructionSettings,
+    callbacks: Sequence[Any] = (),
+) -> History:
+    """Train the adapter in place by trl's ``SFTTrainer``; it ends at its best checkpoint where the settings say so.
+
+    A run that was killed goes on from its last whole checkpoint in ``output_dir`` and ends, on a CPU, at bitwise the
+    weights of one that was not. Raises :class:`InputError` where nothing or everything would be trained, LoraDidNotMove
+    where an adapter does not learn, RuntimeError where the trainer would learn other labels than ours.
+    """
+    from helpers.instruct.sft import make_trainer, same_labels
+
+    trained_share([*train, *validation])
+    told = {key: value for key, value in settings if key not in NOT_IN_THE_WEIGHTS}
+    fingerprint = run_fingerprint(told, train, validation)
+    last = resumable(settings.output_dir, fingerprint)
+    set_seed(settings.seed)
+    trainer = make_trainer(model, prompt, train, validation, settings, callbacks)
+    same_labels(trainer.train_dataset, train)
+    start = time.perf_counter()
+    trainer.train(resume_from_checkpoint=None if last is None else str(last))
+    mark(settings.output_dir, fingerprint, finished=True)
+    log, best = trainer.state.log_history, trainer.state.best_model_checkpoint
+    return History(
+        losses=[(row["step"], float(row["loss"])) for row in log if "loss" in row],
+        validations=[(row["step"], float(row["eval_loss"])) for row in log if "eval_loss" in row],
+        best_step=int(Path(best).name.split("-")[1]) if best else None,
+        steps=trainer.state.global_step,
+        seconds=time.perf_counter() - start,
+        resumed_from=int(last.name.split("-")[1]) if last else 0,
+    )
 
 
 def tuned_adapter(output_dir: str | Path = SHARED_ADAPTER, *, base: str = BASE) -> Path:
@@ -37,3 +156,9 @@ def tuned_adapter(output_dir: str | Path = SHARED_ADAPTER, *, base: str = BASE) 
             "the smallest adapter could not be trained", file=short_path(folder), hint=done.stderr.strip()[-600:]
         )
     return folder
+
+
+if __name__ == "__main__":
+    from helpers.instruct.tuning_command import main
+
+    sys.exit(main())

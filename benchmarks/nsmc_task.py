@@ -1,0 +1,115 @@
+"""Real input through the command line of lesson 07: does a task get better, and do answers end?
+
+    python benchmarks/nsmc_task.py --max_steps 400
+
+Training rows: the permissive instruction mix and 10,000 film reviews of NSMC's training side as one more task, both from
+KO_DATA_DIR. Asked: 1,000 reviews of NSMC's test side, free greedy generation, before and after. An answer that is no
+label is wrong (coverage says how many were labels); the majority label's score stands beside.
+"""
+
+import argparse
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+from helpers.course.atomic import read_text
+from helpers.course.jsonl import read_jsonl, write_jsonl
+from helpers.course.machine import detect_machine
+from helpers.course.paths import course_data_dir, repository_path
+from helpers.course.separated import read_separated
+from helpers.instruct.rows import Row
+from helpers.instruct.settings import InstructionSettings
+from helpers.instruct.tuning import load_for_tuning
+
+LABELS = ("부정", "긍정")
+PHRASINGS = (
+    "다음 영화 리뷰가 긍정인지 부정인지 한 단어로 답하세요.",
+    "이 영화평의 감정을 긍정, 부정 가운데 하나로 적어 줘.",
+    "리뷰를 읽고 '긍정' 또는 '부정'이라고만 쓰시오.",
+)
+
+
+def reviews(path: Path, limit: int, seed: int, phrasings: Sequence[str]) -> list[Row]:
+    """Reviews of an NSMC file as rows of one task, labels as words; as many as asked for, drawn at random."""
+    text, _ = read_text(path)
+    table = read_separated(text, path, "\t", False)
+    table = table[table["document"].str.strip() != ""].sample(limit, random_state=seed)
+    draw = random.Random(seed)
+    return [
+        {"instruction": draw.choice(phrasings), "input": text, "output": LABELS[int(label)], "task": "NSMC"}
+        for text, label in zip(table["document"], table["label"], strict=True)
+    ]
+
+
+def scores(model, prompt, rows: Sequence[Row]) -> dict[str, float]:
+    """Macro F1 over all rows (no label is wrong), coverage, share of answers that ended by themselves."""
+    from sklearn.metrics import f1_score
+
+    from helpers.instruct.generation_preview import answers
+
+    given = answers(model, prompt, rows, max_new_tokens=8, batch_size=50)
+    wanted = [row["output"] for row in rows]
+    majority = max(LABELS, key=wanted.count)
+    said = [one.text if one.text in LABELS else "none" for one in given]
+
+    def macro(answers: Sequence[str]) -> float:
+        return float(f1_score(wanted, answers, labels=list(LABELS), average="macro", zero_division=0))
+
+    return {
+        "macro_f1": macro(said),
+        "coverage": sum(one in LABELS for one in said) / len(said),
+        "eos_rate": sum(one.ended for one in given) / len(given),
+        "majority_macro_f1": macro([majority] * len(rows)),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="NSMC as a task, before and after instruction tuning on a real mix")
+    parser.add_argument("--config_path", default="config/instruction_lora.yaml")
+    parser.add_argument("--output_dir", default="outputs/nsmc_task")
+    parser.add_argument("--reviews", type=int, default=10_000)
+    parser.add_argument("--test_rows", type=int, default=1_000)
+    parser.add_argument("--max_steps", type=int, default=400)
+    parser.add_argument("--learning_rate", type=float, default=2e-3)
+    told = parser.parse_args()
+    folder = repository_path(told.output_dir)
+    mix = read_jsonl(course_data_dir("instruct/mix_permissive.jsonl.gz"))
+    task = reviews(course_data_dir("classification/nsmc_train.tsv.gz"), told.reviews, 13, PHRASINGS)
+    train = write_jsonl(folder / "train.jsonl", [*mix, *task])
+    test = reviews(course_data_dir("zero_shot/ratings_test_a.txt"), told.test_rows, 13, PHRASINGS[:1])
+    settings = InstructionSettings.load(
+        told.config_path,
+        profile=detect_machine().profile,
+        output_dir=folder,
+        train_path=train,
+        max_rows=len(mix) + len(task),
+        max_val_rows=200,
+        max_steps=told.max_steps,
+        num_train_epochs=1,
+        train_batch_size=32,
+        learning_rate=told.learning_rate,
+        warmup_steps=20,
+        eval_steps=100,
+        save_steps=100,
+        logging_steps=10,
+    )
+    from helpers.instruct.tuning_command import run
+
+    model, prompt = load_for_tuning(settings)
+    before = scores(model, prompt, test)
+    print("before", json.dumps(before), flush=True)
+    del model
+    metrics = run(settings)
+    from peft import PeftModel
+
+    from helpers.instruct.models import load_language_model
+
+    tuned = PeftModel.from_pretrained(load_language_model(settings.model)[1], str(folder / "adapter"))
+    after = scores(tuned, prompt, test)
+    print("after", json.dumps(after), flush=True)
+    (folder / "nsmc.json").write_text(json.dumps({"before": before, "after": after, "training": metrics}, indent=2))
+
+
+if __name__ == "__main__":
+    main()

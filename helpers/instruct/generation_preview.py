@@ -1,0 +1,114 @@
+"""A look at a model's answers while tuning: side by side with the base, streamed, and counted. Token ids in, ids out."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import torch
+
+from helpers.instruct.prompts import Example, Prompt
+from helpers.instruct.rows import Row
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One generated answer, and whether it ended by itself (with EOS) before the limit of length."""
+
+    text: str
+    ended: bool
+
+
+@contextlib.contextmanager
+def answering(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
+    """The model in evaluation mode with its cache of keys and values on, and afterwards as it was."""
+    training, cache = model.training, model.config.use_cache
+    model.eval()
+    model.config.use_cache = True
+    try:
+        with torch.inference_mode():
+            yield model
+    finally:
+        model.config.use_cache = cache
+        model.train(training)
+
+
+def answers(
+    model: PreTrainedModel, prompt: Prompt, rows: Sequence[Row], *, max_new_tokens: int = 32, batch_size: int = 16
+) -> list[Answer]:
+    """Greedy answers to rows, in their order. Batches hold questions of like length, PAD on the left."""
+    questions = [prompt.prompt_ids(row["instruction"], row["input"]) for row in rows]
+    order = sorted(range(len(rows)), key=lambda number: len(questions[number]))
+    found: dict[int, Answer] = {}
+    with answering(model):
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            ids = _generated(model, prompt, [questions[number] for number in chosen], max_new_tokens)
+            for number, answer in zip(chosen, ids, strict=True):
+                found[number] = Answer(prompt.answer_text(answer), prompt.ended(answer))
+    return [found[number] for number in range(len(rows))]
+
+
+def _generated(
+    model: PreTrainedModel, prompt: Prompt, questions: list[list[int]], max_new_tokens: int
+) -> list[list[int]]:
+    width = max(map(len, questions))
+    ids = torch.tensor([[prompt.pad_id] * (width - len(one)) + one for one in questions], device=model.device)  # (B, T)
+    mask = torch.tensor([[0] * (width - len(one)) + [1] * len(one) for one in questions], device=model.device)
+    out = model.generate(input_ids=ids, attention_mask=mask, **_greedy(prompt, max_new_tokens))
+    return out[:, width:].tolist()
+
+
+def _greedy(prompt: Prompt, max_new_tokens: int) -> dict[str, object]:
+    return {
+        "max_new_tokens": max_new_tokens,
+        "do_sample": False,
+        "eos_token_id": list(prompt.stop_ids),
+        "pad_token_id": prompt.pad_id,
+    }
+
+
+def stream(model: PreTrainedModel, prompt: Prompt, instruction: str, input: str = "", **changes: object) -> str:
+    """Print an answer token by token, as it comes (transformers' ``TextStreamer``), and return it.
+
+    ``changes``: ``system=...`` and any argument of ``generate``.
+    """
+    from transformers import TextStreamer
+
+    ids = prompt.prompt_ids(instruction, input, changes.pop("system", None))
+    question = torch.tensor([ids], device=model.device)
+    streamer = TextStreamer(prompt.tokenizer, skip_prompt=True, skip_special_tokens=True)
+    told = _greedy(prompt, 64) | changes
+    with answering(model):
+        out = model.generate(input_ids=question, attention_mask=torch.ones_like(question), streamer=streamer, **told)
+    return prompt.answer_text(out[0, len(ids) :])
+
+
+def side_by_side(rows: Sequence[Row], **by_model: Sequence[Answer]) -> pd.DataFrame:
+    """A table to look at: question, wanted answer, one column a model; ``…`` where an answer did not end by itself."""
+    columns = {
+        "question": [f"{row['instruction']} {row['input']}".strip()[:70] for row in rows],
+        "wanted": [row["output"][:60] for row in rows],
+    }
+    for name, given in by_model.items():
+        columns[name] = [one.text[:60] + ("" if one.ended else " …") for one in given]
+    return pd.DataFrame(columns)
+
+
+def response_loss(model: PreTrainedModel, prompt: Prompt, examples: Sequence[Example], batch_size: int = 16) -> float:
+    """Mean negative log-likelihood of all answers' tokens, in nats a token: every token counts the same."""
+    from helpers.instruct.smallest import response_loss as batch_loss
+
+    order = sorted(examples, key=lambda one: len(one.input_ids))
+    total = 0.0
+    with answering(model):
+        for start in range(0, len(order), batch_size):
+            batch = order[start : start + batch_size]
+            total += batch_loss(model, batch, prompt.pad_id).item() * sum(one.trained for one in batch)
+    return total / sum(one.trained for one in order)

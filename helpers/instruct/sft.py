@@ -1,0 +1,97 @@
+"""trl's ``SFTTrainer`` on rows that carry our own token ids and labels; import it after Unsloth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from datasets import Dataset
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from trl import SFTConfig, SFTTrainer
+
+from helpers.instruct.prompts import IGNORED, Example, Prompt
+from helpers.instruct.settings import InstructionSettings
+from helpers.instruct.watching import LoraWatch, Progress
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+
+def make_trainer(
+    model: PeftModel,
+    prompt: Prompt,
+    train: Sequence[Example],
+    validation: Sequence[Example],
+    settings: InstructionSettings,
+    callbacks: Sequence[Any] = (),
+) -> SFTTrainer:
+    """The trainer of :func:`helpers.instruct.tuning.tune`. The rows are tokenised already: trl must leave them alone."""
+    trainer = SFTTrainer(
+        model=model,
+        processing_class=prompt.tokenizer,
+        train_dataset=as_dataset(train),
+        eval_dataset=as_dataset(validation),
+        args=trainer_arguments(settings, model.dtype),
+        callbacks=[LoraWatch(), *callbacks],
+    )
+    for shown in (ProgressCallback, PrinterCallback):
+        trainer.remove_callback(shown)
+    tokens = sum(len(one.input_ids) for one in train) / len(train)
+    trainer.add_callback(Progress(tokens, settings.rows_a_step))
+    return trainer
+
+
+def as_dataset(examples: Sequence[Example]) -> Dataset:
+    """Columns ``input_ids`` and ``labels``, one row an example."""
+    return Dataset.from_list([{"input_ids": one.input_ids, "labels": one.labels} for one in examples])
+
+
+def trainer_arguments(settings: InstructionSettings, dtype: torch.dtype) -> SFTConfig:
+    """Our settings under trl's names."""
+    return SFTConfig(
+        output_dir=str(settings.output_dir),
+        max_length=settings.max_seq_length,
+        packing=settings.packing,
+        eval_packing=False,
+        dataset_kwargs={"skip_prepare_dataset": not settings.packing},
+        train_sampling_strategy="group_by_length" if settings.group_by_length and not settings.packing else "random",
+        remove_unused_columns=False,
+        per_device_train_batch_size=settings.train_batch_size,
+        per_device_eval_batch_size=settings.eval_batch_size,
+        gradient_accumulation_steps=settings.gradient_accumulation_steps,
+        num_train_epochs=settings.num_train_epochs,
+        max_steps=settings.max_steps or -1,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type="linear",
+        warmup_steps=settings.warmup_steps,
+        weight_decay=settings.weight_decay,
+        optim=settings.optim,
+        eval_strategy=settings.evaluation_strategy,
+        eval_steps=settings.eval_steps,
+        save_strategy="epoch" if settings.evaluation_strategy == "epoch" else "steps",
+        save_steps=settings.save_steps,
+        save_total_limit=settings.save_total_limit,
+        load_best_model_at_end=settings.load_best_model_at_end,
+        metric_for_best_model="eval_loss" if settings.load_best_model_at_end else None,
+        greater_is_better=False,
+        logging_steps=settings.logging_steps,
+        report_to=[],
+        disable_tqdm=True,
+        seed=settings.seed,
+        data_seed=settings.seed,
+        use_cpu=not torch.cuda.is_available(),
+        bf16=dtype == torch.bfloat16,
+        fp16=dtype == torch.float16,
+        dataloader_pin_memory=torch.cuda.is_available(),
+    )
+
+
+def same_labels(dataset: Dataset, examples: Sequence[Example]) -> None:
+    """Raise RuntimeError where the trainer would learn other tokens than the examples say (a library changed them)."""
+    wanted = sorted(label for one in examples for label in one.labels if label != IGNORED)
+    found = sorted(label for labels in dataset["labels"] for label in labels if label != IGNORED)
+    if wanted != found:
+        raise RuntimeError(
+            f"the trainer changed the labels: {len(wanted):,} tokens should be learned, {len(found):,} would be"
+        )

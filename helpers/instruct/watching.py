@@ -1,0 +1,85 @@
+"""What looks on while the trainer works: one line of progress, and a check that every adapter learns."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import torch
+from tqdm import tqdm
+from transformers import TrainerCallback
+
+
+class LoraDidNotMove(RuntimeError):
+    """An adapter took part in a step and came out of it unchanged: training would teach it nothing."""
+
+
+class LoraWatch(TrainerCallback):
+    """After the first step whose learning rate is not 0, every ``lora_B`` must have moved from where it was."""
+
+    def __init__(self) -> None:
+        self.checked = False
+        self._before: dict[str, torch.Tensor] = {}
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        """Remember the weights, and why one of them could stay where it is."""
+        if self.checked:
+            return
+        weights = lora_b(given["model"])
+        self._before = {name: weight.detach().clone() for name, weight in weights.items()}
+        self._without_gradient = {name for name, weight in weights.items() if weight.grad is None}
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        """Compare. Raises :class:`LoraDidNotMove`."""
+        rate = max(group["lr"] for group in given["optimizer"].param_groups)
+        if self.checked or rate == 0:
+            return
+        weights = lora_b(given["model"])
+        still = [name for name, before in self._before.items() if torch.equal(before, weights[name].detach())]
+        if still or not weights:
+            cut = [name for name in still if name in self._without_gradient]
+            why = "no gradient reached it" if cut else "its gradient is zero, or the optimizer does not hold it"
+            what = (
+                f"{len(still)} of {len(weights)} lora_B matrices did not move, e.g. {still[0]}"
+                if still
+                else "no lora_B"
+            )
+            raise LoraDidNotMove(f"{what}: {why} (frozen, unused, or checkpointing cut the graph)")
+        self.checked, self._before = True, {}
+
+
+def lora_b(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    """Every second half of an adapter by name; they start at zero, so a value says that something was learned."""
+    return {name: weight for name, weight in model.named_parameters() if ".lora_B." in name}
+
+
+class Progress(TrainerCallback):
+    """One line: step, loss, validation loss, tokens a second (without PAD), time left."""
+
+    def __init__(self, tokens_a_row: float, rows_a_step: int) -> None:
+        self._tokens_a_step = tokens_a_row * rows_a_step
+        self._shown: dict[str, str] = {}
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Open the bar; a resumed run starts where it stopped."""
+        self._start, self._first = time.perf_counter(), state.global_step
+        self._bar = tqdm(total=state.max_steps, initial=state.global_step, file=sys.stdout, unit="step", mininterval=2)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Move the bar."""
+        tokens = (state.global_step - self._first) * self._tokens_a_step
+        self._shown["tok/s"] = f"{tokens / (time.perf_counter() - self._start):,.0f}"
+        self._bar.set_postfix(self._shown, refresh=False)
+        self._bar.update(1)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+        """Show the newest losses."""
+        for name, key in (("loss", "loss"), ("validation", "eval_loss")):
+            if logs and key in logs:
+                self._shown[name] = f"{float(logs[key]):.3f}"
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Close the bar."""
+        self._bar.set_postfix(self._shown)
+        self._bar.close()
