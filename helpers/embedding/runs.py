@@ -1,0 +1,95 @@
+"""Searches that leave a run: by vectors and by BM25, over a retrieval set or any texts by id."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from helpers.course.errors import InputError
+from helpers.data.bm25 import BM25
+from helpers.data.pairs import Pairs
+from helpers.data.retrieval import Document, RetrievalSet
+
+Encode = Callable[[Sequence[str]], np.ndarray]
+TOP = 100
+"""Documents kept for each query: enough for every metric at 10 and for fusion."""
+QUERIES_AT_ONCE = 256
+
+
+def judged_queries(data: RetrievalSet) -> dict[str, str]:
+    """The queries that have judgements, in their order: the others cannot be scored."""
+    return {query: text for query, text in data.queries.items() if query in data.qrels}
+
+
+def documents_of(data: RetrievalSet) -> dict[str, str]:
+    """Every document as it is embedded: title and text."""
+    return {key: document.full() for key, document in data.corpus.items()}
+
+
+def triplets_as_retrieval(triplets: Pairs) -> RetrievalSet:
+    """A retrieval set made of triplets: find each anchor's positive among all positives and negatives.
+
+    An anchor that stands in several triplets is one query with several answers.
+    """
+    texts = dict.fromkeys([*triplets.second, *(triplets.negatives or [])])
+    keys = {text: f"d{number}" for number, text in enumerate(texts)}
+    asked = {text: f"q{number}" for number, text in enumerate(dict.fromkeys(triplets.first))}
+    qrels: dict[str, dict[str, int]] = {}
+    for anchor, positive in zip(triplets.first, triplets.second, strict=True):
+        qrels.setdefault(asked[anchor], {})[keys[positive]] = 1
+    corpus = {key: Document("", text) for text, key in keys.items()}
+    return RetrievalSet(corpus, {key: text for text, key in asked.items()}, qrels)
+
+
+def dense_run(
+    queries: Mapping[str, str],
+    documents: Mapping[str, str],
+    encode_queries: Encode,
+    encode_documents: Encode,
+    top: int = TOP,
+) -> dict[str, dict[str, float]]:
+    """The ``top`` documents of each query by the dot product of their vectors (cosine, where they are unit vectors).
+
+    ``encode_queries`` and ``encode_documents`` turn N texts into (N, H); they put their own prompts before the texts.
+    Raises InputError for a text whose vector is not finite, by its id.
+    """
+    keys = sorted(documents, reverse=True)  # with a stable sort below: of equal scores the later id first, as `ranked`
+    bank = _finite(encode_documents([documents[key] for key in keys]), keys, "document")
+    asked = _finite(encode_queries(list(queries.values())), list(queries), "query")
+    run = {}
+    for start in range(0, len(asked), QUERIES_AT_ONCE):
+        scores = asked[start : start + QUERIES_AT_ONCE] @ bank.T  # (Q, D)
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :top]
+        for query, row, places in zip(list(queries)[start : start + QUERIES_AT_ONCE], scores, best, strict=True):
+            run[query] = {keys[place]: float(row[place]) for place in places}
+    return run
+
+
+def bm25_run(queries: Mapping[str, str], documents: Mapping[str, str], top: int = TOP) -> dict[str, dict[str, float]]:
+    """The ``top`` documents of each query by BM25 on character bigrams; those that share nothing with it are left out."""
+    keys = sorted(documents, reverse=True)
+    index = BM25([documents[key] for key in keys])
+    run = {}
+    for query, text in queries.items():
+        scores = index.scores(text)
+        best = np.argsort(-scores, kind="stable")[:top]
+        run[query] = {keys[place]: float(scores[place]) for place in best if scores[place] > 0}
+    return run
+
+
+def _finite(vectors: np.ndarray, keys: Sequence[str], what: str) -> np.ndarray:
+    vectors = np.asarray(vectors, dtype=np.float32)
+    if vectors.ndim != 2 or len(vectors) != len(keys):
+        raise InputError(
+            f"the encoder did not return one vector for each {what}", given=vectors.shape, allowed=f"({len(keys)}, H)"
+        )
+    bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if len(bad):
+        raise InputError(
+            f"the vector of this {what} is not finite (NaN or infinite)",
+            place=f"{what} {', '.join(keys[number] for number in bad[:5])}",
+            given=f"{len(bad)} of {len(keys)} vectors",
+            hint="did the training diverge? lower the learning rate",
+        )
+    return vectors

@@ -1,0 +1,171 @@
+"""Fine-tuning with sentence-transformers as people use it: one recipe for a small encoder and for EmbeddingGemma."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import Dataset
+from scipy.stats import spearmanr
+from sentence_transformers import (
+    SentenceTransformer,
+    SentenceTransformerTrainer,
+    SentenceTransformerTrainingArguments,
+)
+from sentence_transformers.sentence_transformer import losses
+from sentence_transformers.sentence_transformer.losses import TripletDistanceMetric
+from sentence_transformers.sentence_transformer.training_args import BatchSamplers
+from torch import nn
+from transformers import PrinterCallback
+
+from helpers.course.checksums import SUMS_FILE, verify_checksums
+from helpers.course.errors import InputError
+from helpers.course.machine import set_seed, torch_device
+from helpers.data.pairs import Pairs
+from helpers.data.retrieval import RetrievalSet
+from helpers.embedding.encoder import resolve_model
+from helpers.embedding.runs import TOP, dense_run, documents_of, judged_queries
+from helpers.embedding.triplet_settings import LossName, TripletSettings
+
+TOKEN_VARIABLE = "HF_TOKEN"
+"""Where a token for gated models is read from; never a parameter, so that none can end up in a notebook."""
+COLUMNS = ("anchor", "positive", "negative")
+PROMPTS = ("query", "document", "document")
+"""The prompts of these columns."""
+
+
+def load_sentence_model(settings: TripletSettings) -> SentenceTransformer:
+    """The model in float32 on this machine's device, with its prompts ``query`` and ``document`` in place.
+
+    EmbeddingGemma's activations overflow in float16 and a T4 has no bfloat16, so float32 it is. A gated model needs its
+    licence accepted and a token in the environment. A prompt that neither settings nor model have is empty.
+    Raises InputError where the model cannot be had.
+    """
+    name = resolve_model(settings.model)
+    if (Path(name) / SUMS_FILE).is_file():
+        verify_checksums(name)
+    token = os.environ.get(TOKEN_VARIABLE)
+    try:
+        model = SentenceTransformer(
+            name,
+            device=str(torch_device()),
+            model_kwargs={"dtype": torch.float32, "use_safetensors": True},
+            token=token,
+        )
+    except OSError as error:
+        raise InputError(
+            "this model is neither a folder here nor to be had from the Hugging Face hub",
+            place="model",
+            given=settings.model,
+            hint="a gated model needs its licence accepted on its page, and a token in the environment variable "
+            f"{TOKEN_VARIABLE} (it is {'set' if token else 'not set'})",
+        ) from error
+    given = {"query": settings.query_prompt, "document": settings.document_prompt}
+    model.prompts = {**model.prompts, **{key: text for key, text in given.items() if text is not None}}
+    model.max_seq_length = settings.max_length
+    return model
+
+
+def make_loss(model: SentenceTransformer, settings: TripletSettings, name: LossName) -> nn.Module:
+    """A loss of sentence-transformers with the settings' margin or temperature.
+
+    Triplets are compared by cosine distance: the library's default, Euclidean distance with a margin of 5, can never be
+    satisfied by unit vectors, which are at most 2 apart.
+    """
+    if name == "TripletLoss":
+        return losses.TripletLoss(model, TripletDistanceMetric.COSINE, settings.triplet_margin)
+    return losses.MultipleNegativesRankingLoss(model, scale=1 / settings.loss_temperature)
+
+
+class _Trainer(SentenceTransformerTrainer):
+    def add_model_card_callback(self, default_args_dict: dict[str, object]) -> None:
+        """No statistics for a model card: the lesson records what was trained."""
+
+
+def train_triplets(
+    model: SentenceTransformer,
+    triplets: Pairs,
+    loss: nn.Module,
+    settings: TripletSettings,
+    *,
+    prompts: bool = False,
+    batch_size: int | None = None,
+    lr: float | None = None,
+    epochs: int | None = None,
+    scored: Pairs | None = None,
+) -> list[float]:
+    """Train in place with the library's own trainer and return the loss of every step.
+
+    Runs ``epochs`` or else ``settings.max_steps`` steps. No text stands twice in a batch (it would be a false negative).
+    ``prompts`` puts the task prompts before the texts. ``scored`` pairs are trained beside the triplets, batch by batch,
+    with CoSENT. Raises InputError where there are fewer rows than a batch takes.
+    """
+    size = batch_size or settings.batch_size
+    for rows in (triplets, *([scored] if scored else [])):
+        if len(rows) < size:
+            raise InputError("there are fewer rows than a batch takes", given=len(rows), allowed=f"{size} or more")
+    data, functions = {"triplets": triplet_dataset(triplets)}, {"triplets": loss}
+    if scored is not None:
+        data["scored"] = Dataset.from_dict(
+            {"sentence1": scored.first, "sentence2": scored.second, "score": scored.scores}
+        )
+        functions["scored"] = losses.CoSENTLoss(model)
+    before = {column: model.prompts[name] for column, name in zip(COLUMNS, PROMPTS, strict=True)}
+    arguments = SentenceTransformerTrainingArguments(
+        output_dir=str(settings.output_dir / "trainer"),
+        per_device_train_batch_size=size,
+        learning_rate=lr or settings.lr,
+        warmup_steps=settings.warmup,  # below 1: a share of all steps
+        num_train_epochs=epochs or 1,
+        max_steps=-1 if epochs else settings.max_steps,
+        prompts={"triplets": before} if prompts else None,
+        batch_sampler=BatchSamplers.NO_DUPLICATES,
+        seed=settings.seed,
+        use_cpu=model.device.type == "cpu",
+        logging_steps=1,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+    )
+    set_seed(settings.seed)
+    trainer = _Trainer(model=model, args=arguments, train_dataset=data, loss=functions)
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
+    model.eval()
+    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+def triplet_dataset(triplets: Pairs) -> Dataset:
+    """The library's training set: columns anchor, positive, negative, in this order."""
+    if triplets.negatives is None:
+        raise InputError("triplets need three texts, these rows have two", allowed=COLUMNS)
+    return Dataset.from_dict(dict(zip(COLUMNS, (triplets.first, triplets.second, triplets.negatives), strict=True)))
+
+
+def unit_vectors(model: SentenceTransformer, texts: Sequence[str], prompt: str | None = None) -> np.ndarray:
+    """(N, H) float32 of length 1; ``prompt`` is the name of one of the model's prompts, None puts nothing before."""
+    given = {"prompt": ""} if prompt is None else {"prompt_name": prompt}
+    return model.encode(list(texts), normalize_embeddings=True, show_progress_bar=False, batch_size=32, **given)
+
+
+def sentence_run(
+    model: SentenceTransformer, data: RetrievalSet, *, prompts: bool = False, top: int = TOP
+) -> dict[str, dict[str, float]]:
+    """Search a retrieval set with the model, with or without its task prompts."""
+    query, document = ("query", "document") if prompts else (None, None)
+    return dense_run(
+        judged_queries(data),
+        documents_of(data),
+        lambda texts: unit_vectors(model, texts, query),
+        lambda texts: unit_vectors(model, texts, document),
+        top,
+    )
+
+
+def sentence_spearman(model: SentenceTransformer, pairs: Pairs) -> float:
+    """Spearman's correlation of cosine and score of scored pairs, -1 to 1."""
+    left, right = unit_vectors(model, pairs.first), unit_vectors(model, pairs.second)
+    return float(spearmanr((left * right).sum(1), pairs.scores).statistic)
