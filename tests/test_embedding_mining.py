@@ -1,0 +1,84 @@
+"""Mining: exact top-k, never a positive, every guard does what it says."""
+
+import numpy as np
+import pytest
+import torch
+
+from helpers.course.errors import InputError
+from helpers.embedding.contrastive import ContrastiveRows
+from helpers.embedding.encoder import Encoder
+from helpers.embedding.mining import mine, mine_rows, nearest
+
+
+def unit(rows, width=16, seed=0):
+    vectors = np.random.default_rng(seed).standard_normal((rows, width)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+QUERIES, DOCUMENTS = unit(20), unit(300, seed=1)
+BEST = np.argsort(-(QUERIES @ DOCUMENTS.T), axis=1)
+
+
+@pytest.mark.parametrize("search", ["faiss", "matmul"])
+def test_nearest_is_the_sorted_product(search, monkeypatch):
+    monkeypatch.setattr("helpers.embedding.mining.ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("helpers.embedding.mining.COLUMNS_AT_ONCE", 90)
+    scores, places = nearest(QUERIES, DOCUMENTS, 12, search)
+    np.testing.assert_array_equal(places, BEST[:, :12])
+    np.testing.assert_allclose(scores, np.take_along_axis(QUERIES @ DOCUMENTS.T, places, 1), atol=1e-6)
+
+
+def test_a_known_positive_is_never_mined_and_ranks_count_without_it():
+    positives = [[row[0], row[2]] for row in BEST]
+    for search in ("faiss", "matmul"):
+        found = mine(QUERIES, DOCUMENTS, positives, per_query=3, margin=9.0, search=search)
+        assert found.documents == [[row[1], row[3], row[4]] for row in BEST]
+    skipped = mine(QUERIES, DOCUMENTS, positives, per_query=3, margin=9.0, skip=2)
+    assert skipped.documents == [[row[4], row[5], row[6]] for row in BEST]
+
+
+def test_margin_and_absolute_limits_and_the_share_of_likely_false_negatives():
+    positives = [[row[5]] for row in BEST]  # five documents score higher: too good to be believed
+    found = mine(QUERIES, DOCUMENTS, positives, per_query=2, top=10, margin=1.0)
+    assert found.documents == [[row[6], row[7]] for row in BEST] and found.likely_false_share == 0.5
+    tighter = mine(QUERIES, DOCUMENTS, positives, per_query=2, top=10, margin=0.8)
+    scores = QUERIES @ DOCUMENTS.T
+    for number, chosen in enumerate(tighter.documents):
+        assert all(scores[number, each] <= 0.8 * scores[number, BEST[number, 5]] for each in chosen)
+    assert tighter.likely_false_share > 0.5 and tighter.short > 0
+    low = mine(QUERIES, DOCUMENTS, positives, per_query=2, top=10, margin=1.0, highest=0.5)
+    assert all(scores[number, each] <= 0.5 for number, chosen in enumerate(low.documents) for each in chosen)
+    assert mine(QUERIES, DOCUMENTS, positives, top=10, margin=1.0, lowest=0.999).short == 20
+
+
+def test_bad_input_is_named():
+    broken = DOCUMENTS.copy()
+    broken[7, 0] = np.nan
+    positives = [[0]] * 20
+    with pytest.raises(InputError, match="document 7"):
+        mine(QUERIES, broken, positives)
+    with pytest.raises(InputError, match="query 3"):
+        mine(QUERIES, DOCUMENTS, [[0]] * 3 + [[]] + [[0]] * 16)
+    with pytest.raises(InputError, match="20 and 19"):
+        mine(QUERIES, DOCUMENTS, positives[:19])
+    with pytest.raises(InputError, match="window"):
+        mine(QUERIES, DOCUMENTS, positives, skip=5, top=5)
+
+
+def test_rows_mined_by_the_course_s_encoder():
+    torch.manual_seed(0)
+    encoder = Encoder.load(
+        "sample_data/models/ko-mini-encoder", max_length=32, prompts={"query": "query: ", "document": "passage: "}
+    )
+    corpus = [
+        "여권은 구청에서 만든다.",
+        "여권을 잃으면 신고한다.",
+        "버스는 자정까지 다닌다.",
+        "도서관은 월요일에 쉰다.",
+    ]
+    rows = ContrastiveRows.checked(["여권 만들기", "여권 만들기", "막차 시간"], corpus[:3])
+    mined, found = mine_rows(encoder, rows, corpus, per_query=1, margin=5.0)
+    assert len(found.documents) == 2  # one search for each query
+    for number in (0, 1):
+        assert mined.negatives[number][0] in corpus[2:]  # both 여권 documents answer this query
+    assert mined.negatives[2][0] != corpus[2]
