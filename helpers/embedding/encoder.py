@@ -253,7 +253,7 @@ def resolve_model(model: str | Path) -> str:
             place="model",
             given=str(model),
             allowed="a folder, or the name of a model on the Hugging Face hub like intfloat/multilingual-e5-large",
-            hint=f"did you mean {folder.parent.name}/{near[0]}?" if near else None,
+            hint=f"did you mean {Path(model).with_name(near[0])}?" if near else None,
         )
     return str(model)
 
