@@ -1,34 +1,26 @@
 """Does a training set hold texts of a test set? Shared runs of characters after normalisation, text by text.
 
-Spaces, punctuation and case do not hide a leak: both sides are compared by :func:`helpers.data.text.text_key`. A test text is
+Spaces, punctuation and case do not hide a leak: both sides are compared by :func:`leak_key`. A test text is
 leaked by a training text that holds ``threshold`` of its character n-grams (or, if it is shorter than n, by one that is the
 same). The usual thirteen words (Brown et al. 2020, arXiv 2005.14165, appendix C) would never fire here: a Korean film review
 has seven.
 """
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
-
 from helpers.course.errors import InputError
-from helpers.course.files import read_table, read_text, short_path
 from helpers.course.rejects import Rejects
-from helpers.course.separated import read_separated
+from helpers.data.benchmarks import BENCHMARKS, read_benchmark
 from helpers.data.duplicates import split_rows
 from helpers.data.task_building import Built
 from helpers.data.task_rows import split_parts
 from helpers.data.text import text_key
 
-ZERO_SHOT_COLUMNS = {
-    "nsmc": ("document",),
-    "kornli": ("sentence1", "sentence2"),
-    "question_pair": ("question1", "question2"),
-    "hate_speech": ("comments",),
-}
-"""The columns of the four zero-shot test sets that hold text."""
+LONG_RUN = re.compile(r"(.)\1{2,}")
 N, THRESHOLD = 8, 0.7
 """Eight characters are about three Korean words."""
 SHARED_LENGTH = 25
@@ -46,20 +38,13 @@ class Leak:
     share: float
 
 
-def zero_shot_texts(files: Mapping[str, str | Path]) -> dict[str, list[str]]:
-    """The different texts of zero-shot test sets, by name (``nsmc``, ``kornli``, ``question_pair``, ``hate_speech``)."""
+def zero_shot_texts(folder: str | Path) -> dict[str, list[str]]:
+    """The different texts of the four zero-shot test sets, found in ``folder``; rows that are faulty there give none."""
     texts = {}
-    for name, path in files.items():
-        if name not in ZERO_SHOT_COLUMNS:
-            raise InputError("there is no zero-shot set of this name", given=name, allowed=list(ZERO_SHOT_COLUMNS))
-        table = _table(Path(path))
-        missing = [column for column in ZERO_SHOT_COLUMNS[name] if column not in table]
-        if missing:
-            raise InputError(
-                f"this file of {name} has no column {missing[0]}", file=short_path(path), given=list(table)
-            )
-        columns = [table[column] for column in ZERO_SHOT_COLUMNS[name]]
-        texts[name] = list(dict.fromkeys(text for column in columns for text in column if text_key(text)))
+    for name, benchmark in BENCHMARKS.items():
+        table = read_benchmark(name, folder, Rejects(Path(folder) / name))
+        every = (text for column in benchmark.text_columns for text in table[column])
+        texts[name] = list(dict.fromkeys(text for text in every if leak_key(text)))
     return texts
 
 
@@ -83,7 +68,7 @@ class LeakIndex:
                 self._add(name, text)
 
     def _add(self, name: str, text: str) -> None:
-        key, number = text_key(text), len(self._texts)
+        key, number = leak_key(text), len(self._texts)
         grams = grams_of(key, self.n)
         self._texts.append((name, text))
         self._sizes.append(len(grams))
@@ -92,15 +77,18 @@ class LeakIndex:
         for gram in grams:
             self._holders[gram].append(number)
 
-    def __len__(self) -> int:
-        return len(self._texts)
+    @property
+    def sizes(self) -> Counter[str]:
+        """How many texts of each test set are looked for."""
+        return Counter(name for name, _ in self._texts)
 
     def look_up(self, text: str) -> list[tuple[str, str, float]]:
         """(test set, test text, share) of every test text that ``text`` leaks, the largest share first."""
-        key = text_key(text)
+        key, holders = leak_key(text), self._holders
         shared: Counter[int] = Counter()
         for gram in grams_of(key, self.n):
-            shared.update(self._holders.get(gram, ()))
+            if gram in holders:
+                shared.update(holders[gram])
         found = {number: count / self._sizes[number] for number, count in shared.items()}
         found |= dict.fromkeys(self._short.get(key, ()), 1.0)
         kept = [(*self._texts[number], share) for number, share in found.items() if share >= self.threshold]
@@ -114,6 +102,14 @@ class LeakIndex:
             for text in row_texts(row)
             for name, test, share in self.look_up(text)
         ]
+
+
+def leak_key(text: str) -> str:
+    """The text without spaces, punctuation and case, a sign that stands three times or more in a row twice.
+
+    Else ㅋㅋㅋㅋㅋㅋㅋㅋ in one review would be found in every other that laughs as long.
+    """
+    return LONG_RUN.sub(r"\1\1", text_key(text))
 
 
 def grams_of(key: str, n: int) -> frozenset[str]:
@@ -152,10 +148,3 @@ def split_by_group(rows: Sequence[Built], share: float, seed: int) -> tuple[list
         texts.append((f"group {built.group}", *(text for text in own if len(text) >= SHARED_LENGTH)))
     train, held_out = split_rows(texts, share, seed)
     return [rows[place] for place in train], [rows[place] for place in held_out]
-
-
-def _table(path: Path) -> pd.DataFrame:
-    """A test set's file: fields are quoted in csv; in tsv a quotation mark is a plain character."""
-    if path.name.removesuffix(".gz").endswith(".txt"):  # NSMC's ratings_test.txt is a tsv under another name
-        return read_separated(read_text(path)[0], path, "\t", False, None)
-    return read_table(path, quoted=path.name.removesuffix(".gz").endswith(".csv"))

@@ -2,7 +2,6 @@
 
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,8 +20,8 @@ OF_ZERO_SHOT = {"nsmc_sentiment": "NSMC"}
 class Report:
     """What a run did: the sources, the rows kept for training and held out, what was refused and why.
 
-    ``leaked``: refused rows by test set, out of ``test_texts`` texts that were looked for; ``left_out``: rows above the limit
-    of a task.
+    ``leaked``: refused rows by test set, ``test_texts``: how many texts of each were looked for;
+    ``left_out``: rows above the limit of a task.
     """
 
     sources: Sources
@@ -31,7 +30,7 @@ class Report:
     rejects: Rejects
     left_out: Counter[str]
     leaked: Counter[str]
-    test_texts: int
+    test_texts: Counter[str]
     seconds: float
 
     @property
@@ -47,7 +46,7 @@ class Report:
         lines += [f"kept      {len(self.train):,} rows to train, {len(self.dev):,} held out, {len(self.tasks)} tasks"]
         lines += [f"          {count:>7,}  {task}" for task, count in self.tasks.most_common()]
         lines += [f"left out  {self.left_out.total():,} rows above the limit of a task"] if self.left_out else []
-        lines += [f"leaked    {self.leaked.total():,} rows, {self.test_texts:,} test texts looked for"]
+        lines += [f"leaked    {self.leaked.total():,} rows, {self.test_texts.total():,} test texts looked for"]
         lines += [f"refused   {len(self.rejects):,} rows"]
         lines += [f"          {count:>7,}  {reason}" for reason, count in self.rejects.counts.most_common()]
         return "\n".join([*lines, f"time      {self.seconds:.1f} s"])
@@ -57,21 +56,18 @@ def write_card(
     path: str | Path,
     report: Report,
     *,
-    output: str | Path,
+    name: str,
     seed: int,
     n: int,
     threshold: float,
-    zero_shot: Mapping[str, str | Path],
 ) -> Path:
     """Write :func:`card_text` atomically."""
     with atomic_write(path) as file:
-        file.write(card_text(report, Path(output).name, seed, n, threshold, zero_shot))
+        file.write(card_text(report, name, seed, n, threshold))
     return Path(path)
 
 
-def card_text(
-    report: Report, name: str, seed: int, n: int, threshold: float, zero_shot: Mapping[str, str | Path]
-) -> str:
+def card_text(report: Report, name: str, seed: int, n: int, threshold: float) -> str:
     """The data card in Markdown: counts, lengths, rules, sources, refused rows and the leakage check.
 
     The same run gives the same text: it holds no time and no path of a machine.
@@ -89,7 +85,7 @@ def card_text(
         *(f"| {count:,} | {reason} |" for reason, count in report.rejects.counts.most_common()),
         f"\nAll of them stand, with file, line and reason, in `{report.rejects.path.name}`.\n",
         "## Leakage\n",
-        *_leakage(report, n, threshold, zero_shot),
+        *_leakage(report, n, threshold),
     ]
     return "\n".join(parts) + "\n"
 
@@ -120,13 +116,13 @@ def _source_table(report: Report) -> list[str]:
     return lines
 
 
-def _leakage(report: Report, n: int, threshold: float, zero_shot: Mapping[str, str | Path]) -> list[str]:
-    if not zero_shot:
+def _leakage(report: Report, n: int, threshold: float) -> list[str]:
+    if not report.test_texts:
         return ["No test set was named: nothing was checked."]
     lines = [
-        f"Checked against {report.test_texts:,} texts of {', '.join(zero_shot)}: a row is refused where one of its texts "
-        f"holds {threshold:.0%} of the character {n}-grams of a test text (spaces, punctuation and case left out), or "
-        f"equals one that is shorter. Refused: {report.leaked.total():,}."
+        f"Checked against {report.test_texts.total():,} texts of {', '.join(report.test_texts)}: a row is refused where one "
+        f"of its texts holds {threshold:.0%} of the character {n}-grams of a test text (spaces, punctuation and case left "
+        f"out), or equals one that is shorter. Refused: {report.leaked.total():,}."
     ]
     lines += [f"- {test_set}: {count:,} rows" for test_set, count in sorted(report.leaked.items())]
     seen = [f"`{task}` ({name})" for task, name in OF_ZERO_SHOT.items() if task in report.tasks]

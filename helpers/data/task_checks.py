@@ -52,9 +52,9 @@ def summary(text: str, output: str) -> str | None:
 
 
 def title(text: str, output: str) -> str | None:
-    """A title: short, one line, not a sentence of the text."""
-    if len(output) > TITLE_LENGTH or "\n" in output:
-        return f"the title has more than {TITLE_LENGTH} characters or one line"
+    """A title: short, and not a sentence of the text."""
+    if len(output) > TITLE_LENGTH:
+        return f"the title has more than {TITLE_LENGTH} characters"
     if len(output) >= len(text):
         return "the title is not shorter than the text"
     return "the title is a sentence of the text" if output in sentences_of(text) else None

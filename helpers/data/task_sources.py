@@ -77,9 +77,10 @@ def read_sources(paths: Iterable[str | Path], rejects: Rejects) -> Sources:
 
 
 def _file_items(path: Path, reader: Reader, rejects: Rejects, held_out: Counter[str]) -> Iterator[Item]:
+    file = short_path(path)
     for line, row in _numbered(path, rejects):
         if row.get("split") in HELD_OUT and not path.name.startswith(NO_TRAIN_SIDE):
-            held_out[short_path(path)] += 1
+            held_out[file] += 1
             continue
         name = f"{path.name}:{line}"
         try:
@@ -87,7 +88,7 @@ def _file_items(path: Path, reader: Reader, rejects: Rejects, held_out: Counter[
                 if isinstance(content, Refused):
                     rejects.add(row, path, line, str(content))
                 else:
-                    yield Item(content, short_path(path), line, only)
+                    yield Item(content, file, line, only)
         except Refused as reason:
             rejects.add(row, path, line, str(reason))
 

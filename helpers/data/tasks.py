@@ -2,18 +2,18 @@
 
     python -m helpers.data.tasks --source sample_data/tasks/source --output outputs/instructions.jsonl \\
         --dev_output outputs/instructions_dev.jsonl --card outputs/README.md \\
-        --zero_shot nsmc=sample_data/zero_shot/nsmc/ratings_test.txt
+        --zero_shot sample_data/zero_shot
 
 reads files and folders of source rows (known by their names: ``task_sources.py``), writes
 ``{"instruction", "input", "output", "task"}`` a line, and puts every row that was refused, with file, line and reason, into
-``<output>.rejected.jsonl``. ``--zero_shot`` (once for each set: nsmc, kornli, question_pair, hate_speech) takes out the rows
-that hold a text of that test set.
+``<output>.rejected.jsonl``. ``--zero_shot`` names the folder of the four zero-shot test sets; rows that hold a text of
+them are refused.
 """
 
 import argparse
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from helpers.course.errors import InputError
@@ -42,7 +42,7 @@ def make_set(
     dev_output: str | Path | None = None,
     card: str | Path | None = None,
     phrasings: str | Path = PHRASINGS,
-    zero_shot: Mapping[str, str | Path] | None = None,
+    zero_shot: str | Path | None = None,
     seed: int = 13,
     dev_share: float = 0.1,
     max_characters: int = 4000,
@@ -52,11 +52,11 @@ def make_set(
 ) -> Report:
     """Read, build, take out leaks, split and write, each file atomically; see :func:`build` for the limits.
 
-    Without ``dev_output`` nothing is held out. ``zero_shot``: the files of test sets by name.
+    Without ``dev_output`` nothing is held out. ``zero_shot``: the folder that holds the four test sets.
     """
     start = time.perf_counter()
     rejects = Rejects(output)
-    index = LeakIndex(zero_shot_texts(zero_shot or {}), n, threshold)
+    index = LeakIndex(zero_shot_texts(zero_shot) if zero_shot else {}, n, threshold)
     sources = read_sources(source, rejects)
     wordings = read_all_phrasings(phrasings, TASKS, NEEDED_PHRASINGS)
     made = build(sources.items, wordings, rejects, seed=seed, max_characters=max_characters, most=most)
@@ -66,9 +66,9 @@ def make_set(
     if dev_output:
         write_jsonl(dev_output, (built.row for built in dev))
     rejects.save()
-    report = Report(sources, train, dev, rejects, made.left_out, leaked, len(index), time.perf_counter() - start)
+    report = Report(sources, train, dev, rejects, made.left_out, leaked, index.sizes, time.perf_counter() - start)
     if card:
-        write_card(card, report, output=output, seed=seed, n=n, threshold=threshold, zero_shot=zero_shot or {})
+        write_card(card, report, name=Path(output).name, seed=seed, n=n, threshold=threshold)
     return report
 
 
@@ -77,19 +77,10 @@ def main(arguments: Sequence[str] | None = None) -> Report:
     told = _parser().parse_args(arguments)
     if told.dev_output and told.dev_output.resolve() == told.output.resolve():
         raise InputError("the held-out rows would overwrite the others", file=short_path(told.output))
-    options = {key: value for key, value in vars(told).items() if key != "zero_shot"}
-    report = make_set(**options, zero_shot=_named(told.zero_shot))
+    report = make_set(**vars(told))
     print(report.summary())
     print(f"written   {short_path(told.output)}")
     return report
-
-
-def _named(pairs: Sequence[str]) -> dict[str, str]:
-    """``nsmc=file`` as a mapping."""
-    wrong = next((pair for pair in pairs if "=" not in pair), None)
-    if wrong is not None:
-        raise InputError("a test set needs a name and a file", given=wrong, allowed="nsmc=path/to/ratings_test.txt")
-    return dict(pair.split("=", 1) for pair in pairs)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -103,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--dev_share", type=float, default=0.1, help="share that is held out (0.1)")
     add("--card", type=Path, help="data card (Markdown)")
     add("--phrasings", type=Path, default=PHRASINGS, help="folder with <task>.txt, one wording a line")
-    add("--zero_shot", nargs="*", default=[], metavar="NAME=FILE", help="test sets whose texts must not be in it")
+    add("--zero_shot", type=Path, help="folder of the test sets whose texts must not be in it")
     add("--seed", type=int, default=13, help="of every draw (13)")
     add("--max_characters", type=int, default=4000, help="longest row, all its texts together (4000)")
     add("--most", type=int, help="at most so many rows a task, drawn by the seed")
