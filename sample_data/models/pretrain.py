@@ -17,6 +17,7 @@ import os
 import pickle
 import random
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +88,9 @@ def prepare(settings: dict) -> None:
     rng.shuffle(sample)
     for kind, specials in SPECIALS.items():
         tokenizer = train_tokenizer(iter(sample), settings[kind]["vocab_size"], specials, kind)
+        if tokenizer.get_vocab_size() > settings[kind]["vocab_size"]:
+            least = f"bytes, special tokens and characters alone are {tokenizer.get_vocab_size():,} pieces"
+            raise SystemExit(f"{kind}.vocab_size: {settings[kind]['vocab_size']:,} is too small for this text; {least}")
         tokenizer.save(str(run_dir / f"{kind}.json"))
         for name, lines in (("", train), ("_held", held_out)):
             ids, offsets = token_arrays(tokenizer, lines)
@@ -128,13 +132,15 @@ class Muon(torch.optim.Optimizer):
 
 
 def optimizers(model: torch.nn.Module, knobs: dict) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the layers, AdamW for everything else."""
+    """Muon for the matrices inside the layers, AdamW for everything else, with a rate of its own for embeddings."""
     inner = [p for name, p in model.named_parameters() if p.ndim == 2 and ".layer" in name]
-    chosen = {id(p) for p in inner}
+    tables = [p for name, p in model.named_parameters() if "embed" in name and p.ndim == 2]
+    chosen = {id(p) for p in inner + tables}
     outer = [p for p in model.parameters() if id(p) not in chosen]
+    groups = [{"params": outer, "lr": knobs["lr_adam"]}, {"params": tables, "lr": knobs["lr_embeddings"]}]
     return [
         Muon(inner, lr=knobs["lr_muon"]),
-        torch.optim.AdamW(outer, lr=knobs["lr_adam"], betas=(0.9, 0.95), weight_decay=0.0, fused=True),
+        torch.optim.AdamW(groups, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
     ]
 
 
@@ -155,7 +161,7 @@ def train(model, batch_loss, settings: dict, kind: str) -> None:
         log.write_text("".join(row + "\n" for row in kept))
     start, saved_at = time.monotonic() - seconds, time.monotonic()
     model.train()
-    while tokens < knobs["tokens"]:
+    while tokens < knobs["tokens"] and step < settings.get("stop_after", math.inf):
         progress = tokens / knobs["tokens"]
         rate = min(1.0, (step + 1) / knobs["warmup_steps"], max(1 - progress, 1e-3) / knobs["decay_share"])
         for optimizer, rates in zip(steps, base, strict=True):
@@ -173,7 +179,7 @@ def train(model, batch_loss, settings: dict, kind: str) -> None:
         with open(log, "a") as file:
             row = {"step": step, "tokens": tokens, "seconds": round(seconds, 1)} | parts
             file.write(json.dumps(row) + "\n")
-        if time.monotonic() - saved_at > settings["checkpoint_seconds"] or tokens >= knobs["tokens"]:
+        if time.monotonic() - saved_at >= settings["checkpoint_seconds"] or tokens >= knobs["tokens"]:
             state = {"model": model.state_dict(), "optimizers": [o.state_dict() for o in steps]}
             torch.save(state | {"step": step, "tokens": tokens, "seconds": seconds}, checkpoint.with_suffix(".part"))
             os.replace(checkpoint.with_suffix(".part"), checkpoint)
@@ -181,9 +187,40 @@ def train(model, batch_loss, settings: dict, kind: str) -> None:
 
 
 # ----------------------------------------------------------------------------------------------------------- encoder
-def word_vectors(ids: np.ndarray, offsets: np.ndarray, size: int, dim: int) -> tuple[np.ndarray, np.ndarray]:
-    """Unit row vectors (size, dim) from the SVD of positive PMI within five pieces (Levy and Goldberg 2014), mixed with
-    as much noise (so that equal pieces count more than related ones), and each piece's share of the corpus (size,)."""
+def word_vectors(pieces: list[str], ids: np.ndarray, offsets: np.ndarray, dim: int) -> tuple[np.ndarray, np.ndarray]:
+    """Unit row vectors (V, dim) to start from, and each piece's share of the corpus (V,).
+
+    A piece begins as the sum of vectors of its characters and character pairs, rare ones longer, so that 학교 and 학교에
+    start close to each other; half as much of it is what it stands beside (`neighbour_vectors`).
+    """
+    share = np.bincount(ids, minlength=len(pieces)) / len(ids)
+    often: dict[str, float] = {}
+    for piece, part in zip(pieces, share, strict=True):
+        for character in piece:
+            often[character] = often.get(character, 0.0) + part
+    rng, known = np.random.default_rng(0), {}
+
+    def random_vector(key: str) -> np.ndarray:
+        return known.setdefault(key, rng.normal(size=dim) / math.sqrt(dim))
+
+    vectors = np.zeros((len(pieces), dim))
+    for row, piece in enumerate(pieces):
+        letters = "" if piece.startswith(("<0x", "[")) else piece.replace("▁", "")
+        vectors[row] = 4 * random_vector(f"piece {piece}")
+        for character in letters:
+            vectors[row] += -math.log(often[character] + 1e-7) * random_vector(character)
+        for pair in pairwise(letters):
+            vectors[row] += 4 * random_vector("".join(pair))
+    vectors = unit(unit(vectors) + 0.5 * neighbour_vectors(ids, offsets, len(pieces), dim))
+    return vectors.astype(np.float32), share
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    return rows / (np.linalg.norm(rows, axis=1, keepdims=True) + 1e-9)
+
+
+def neighbour_vectors(ids: np.ndarray, offsets: np.ndarray, size: int, dim: int) -> np.ndarray:
+    """Unit row vectors (size, dim) from the SVD of positive PMI within five pieces (Levy and Goldberg 2014)."""
     import scipy.sparse as sparse
     from sklearn.utils.extmath import randomized_svd
 
@@ -203,43 +240,28 @@ def word_vectors(ids: np.ndarray, offsets: np.ndarray, size: int, dim: int) -> t
     left, values, _ = randomized_svd(matrix, min(dim, size - 1), n_iter=3, random_state=0)
     vectors = np.zeros((size, dim), dtype=np.float32)
     vectors[:, : left.shape[1]] = left * values**0.5
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True) + 1e-9
-    vectors += np.random.default_rng(0).normal(size=vectors.shape) / math.sqrt(dim)
-    share = np.bincount(ids, minlength=size) / len(ids)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True), share
+    return unit(vectors)
 
 
 def new_encoder(settings: dict) -> BertForMaskedLM:
-    """BERT whose first act is a bag of word vectors: its residual branches start at zero and grow from there.
-
-    With `sink` above 0 the bag is weighted by smooth inverse frequency (Arora et al. 2017): two dimensions of a piece's
-    vector hold +s and -s, the larger the more frequent the piece (at most `sink`); every LayerNorm keeps their share of the
-    norm, and the last one, whose gain is zero there, lets them go, so that frequent pieces come out short.
-    """
-    knobs = settings["encoder"]
+    """BERT whose first act is a bag of word vectors: its residual branches start at zero and grow from there."""
     torch.manual_seed(settings["seed"])
     config = encoder_config(settings)
     config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.0  # one pass over the text: nothing to overfit
     model = BertForMaskedLM(config)
     ids, offsets, _ = read_arrays(settings["run_dir"], "encoder")
-    vectors, share = word_vectors(ids, offsets, config.vocab_size, config.hidden_size - 2)
-    weight = 1e-3 / (1e-3 + share)
-    sink = np.minimum(np.sqrt(1 / weight**2 - 1), knobs["sink"]) / math.sqrt(2)
+    tokenizer = Tokenizer.from_file(str(settings["run_dir"] / "encoder.json"))
+    pieces = [tokenizer.id_to_token(i) for i in range(config.vocab_size)]
+    vectors, _ = word_vectors(pieces, ids, offsets, config.hidden_size)
     embeddings = model.bert.embeddings
     with torch.no_grad():
-        words = embeddings.word_embeddings.weight
-        words[:, 2:] = torch.from_numpy(vectors).float()
-        words[:, 0] = torch.from_numpy(sink).float()
-        words[:, 1] = -torch.from_numpy(sink).float()
-        words[PAD] = 0
+        embeddings.word_embeddings.weight.copy_(torch.from_numpy(vectors))
+        embeddings.word_embeddings.weight[PAD] = 0
         embeddings.position_embeddings.weight.mul_(0.25)
         embeddings.token_type_embeddings.weight.zero_()
         for layer in model.bert.encoder.layer:
             layer.attention.output.dense.weight.zero_()
             layer.output.dense.weight.zero_()
-        if knobs["sink"]:
-            words[[FIRST, LAST], :2] = torch.tensor([5.0, -5.0])
-            model.bert.encoder.layer[-1].output.LayerNorm.weight[:2] = 0
     return model
 
 
