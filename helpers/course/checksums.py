@@ -9,6 +9,7 @@ from helpers.course.errors import InputError
 from helpers.course.paths import short_path
 
 SUMS_FILE = "SHA256SUMS"
+CARD = "README.md"
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
 AGAIN = "the file was cut short or changed: clone the repository again, or `git checkout -- {path}`"
@@ -22,9 +23,12 @@ def sha256(path: str | Path) -> str:
 
 
 def write_checksums(folder: str | Path) -> Path:
-    """Write ``SHA256SUMS`` for every file below ``folder`` (hidden files left out), in `sha256sum` format."""
+    """Write ``SHA256SUMS`` for every file below ``folder``, in `sha256sum` format.
+
+    Hidden files are left out, and so is ``README.md``: the card may be corrected, the weights may not.
+    """
     folder = Path(folder)
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SUMS_FILE)
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in (SUMS_FILE, CARD))
     visible = [path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
     if not visible:
         raise InputError("there is no file to take a checksum of", file=folder)

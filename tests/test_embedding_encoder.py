@@ -1,0 +1,204 @@
+"""The encoder against its definition and against sentence-transformers: pooling, prefixes, truncation, saving, order."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from helpers.course.checksums import write_checksums
+from helpers.course.errors import InputError
+from helpers.embedding.encoder import Encoder, batches_by_length, resolve_model
+
+MODEL = "sample_data/models/ko-mini-encoder"
+PREFIXES = {"query": "질문: ", "document": "문서: "}
+TEXTS = [
+    "비가 와서 경기가 취소됐다.", "네.", "지하철 막차를 놓쳐서 한 시간을 걸어 집에 왔더니 다리가 아프다.",
+    "우산을 두고 왔다.", "점심에는 멸치 육수로 끓인 칼국수를 먹고 오후에는 밀린 서류를 정리했다.",
+]  # fmt: skip
+
+
+def load(**options):
+    return Encoder.load(MODEL, **{"max_length": 32, **options})
+
+
+def hidden_states(encoder, text):
+    """(L, H) of one text alone, without padding, and its ids, straight from the transformers model."""
+    ids = encoder.tokenizer(text, return_tensors="pt", truncation=True, max_length=encoder.max_length)["input_ids"]
+    with torch.inference_mode():
+        return encoder.model.eval()(input_ids=ids)[0][0].float(), ids[0].tolist()
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_pooling_is_what_it_says_whatever_the_padding(pooling):
+    encoder = load(pooling=pooling)
+    by_definition = [hidden_states(encoder, text)[0] for text in TEXTS]
+    expected = np.stack([states.mean(0) if pooling == "mean" else states[0] for states in by_definition])
+    in_one_batch = encoder.encode(TEXTS, normalize=False, token_budget=10_000)
+    one_by_one = encoder.encode(TEXTS, normalize=False, token_budget=1)
+    np.testing.assert_allclose(in_one_batch, expected, atol=2e-5)
+    np.testing.assert_allclose(one_by_one, expected, atol=2e-5)
+    other = load(pooling="cls" if pooling == "mean" else "mean").encode(TEXTS, normalize=False)
+    assert np.abs(other - expected).max() > 1e-2  # so the comparison could have failed
+
+
+def test_padding_would_change_a_mean_over_all_places():
+    encoder = load().eval()
+    ids, mask = encoder.pad(encoder.tokenize(TEXTS[:2]))
+    with torch.inference_mode():
+        states = encoder.model(input_ids=ids, attention_mask=mask)[0]
+        ours, careless = encoder(ids, mask), states.mean(1)
+    torch.testing.assert_close(ours[0], careless[0], atol=1e-4, rtol=0)  # the longer text has no padding
+    assert (ours[1] - careless[1]).abs().max() > 1e-2
+
+
+def test_vectors_stand_in_the_order_of_the_texts_and_have_length_one():
+    encoder = load()
+    together = encoder.encode(TEXTS)
+    assert together.shape == (len(TEXTS), encoder.dimension) and together.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(encoder.encode(TEXTS[::-1]), together[::-1], atol=2e-5)
+    assert encoder.encode([]).shape == (0, encoder.dimension)
+
+
+def test_encode_leaves_the_mode_as_it_was_and_drops_nothing_out():
+    encoder = load().train()
+    np.testing.assert_array_equal(encoder.encode(TEXTS), encoder.encode(TEXTS))
+    assert encoder.training
+    with torch.no_grad():
+        tokens = encoder.tokenize(TEXTS)
+        assert not torch.equal(encoder.embed(tokens), encoder.embed(tokens))  # with dropout, as in training
+
+
+def test_a_text_is_cut_to_max_length_special_tokens_and_prefix_counted():
+    encoder = load(max_length=8, prompts=PREFIXES)
+    whole = load(max_length=64, prompts=PREFIXES)
+    [cut], [long] = encoder.tokenize([TEXTS[4]]), whole.tokenize([TEXTS[4]])
+    assert len(cut) == 8 < len(long)
+    assert cut == [*long[:7], long[-1]]  # the closing token stays
+    [with_prefix] = encoder.tokenize([TEXTS[4]], "query")
+    assert len(with_prefix) == 8 and with_prefix == encoder.tokenize(["질문: " + TEXTS[4]])[0]
+    same_start = TEXTS[4][:8]
+    assert len(encoder.tokenize([same_start])[0]) <= 8
+    np.testing.assert_allclose(encoder.encode([TEXTS[4] + " 끝"]), encoder.encode([TEXTS[4]]), atol=1e-6)
+    assert np.abs(whole.encode([TEXTS[4] + " 끝"]) - whole.encode([TEXTS[4]])).max() > 1e-3
+
+
+def test_a_prefix_is_put_before_the_text_and_a_default_one_unasked():
+    encoder = load(prompts=PREFIXES)
+    written_out = encoder.encode(["질문: " + text for text in TEXTS])
+    np.testing.assert_array_equal(encoder.encode(TEXTS, prompt="query"), written_out)
+    assert np.abs(encoder.encode(TEXTS) - written_out).max() > 1e-3
+    default = load(prompts=PREFIXES, prompt="query")
+    np.testing.assert_array_equal(default.encode(TEXTS), written_out)
+    with pytest.raises(InputError, match=r"(?s)no prompt.*given: +title.*query, document"):
+        encoder.encode(TEXTS, prompt="title")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"pooling": "mean"},
+        {"pooling": "cls", "max_length": 12},
+        {"pooling": "mean", "prompts": PREFIXES, "prompt": "document"},
+    ],
+    ids=["mean", "cls, cut short", "prefix"],
+)
+def test_a_saved_encoder_is_the_same_here_and_in_sentence_transformers(options, tmp_path):
+    from sentence_transformers import SentenceTransformer
+
+    encoder = load(**options)
+    encoder.add_lora(r=4, alpha=8)
+    with torch.no_grad():
+        for name, weight in encoder.named_parameters():
+            if ".lora_B." in name:  # an adapter that does something
+                weight.normal_(0, 0.1, generator=torch.Generator().manual_seed(len(name)))
+    expected = encoder.encode(TEXTS)
+    assert np.abs(expected - load(**options).encode(TEXTS)).max() > 1e-3
+    folder = encoder.save(tmp_path / "model")
+    again = Encoder.load(folder)
+    told = (again.pooling, again.max_length, again.prompts, again.prompt)
+    assert told == (encoder.pooling, encoder.max_length, encoder.prompts, encoder.prompt)
+    np.testing.assert_allclose(again.encode(TEXTS), expected, atol=2e-5)
+    theirs = SentenceTransformer(str(folder), device="cpu")
+    np.testing.assert_allclose(theirs.encode(TEXTS, normalize_embeddings=True), expected, atol=2e-5)
+    if encoder.prompts:
+        ours = encoder.encode(TEXTS, prompt="query")
+        np.testing.assert_allclose(theirs.encode(TEXTS, prompt_name="query"), ours, atol=2e-5)
+
+
+def test_an_adapter_folder_alone_brings_its_base_and_its_settings(tmp_path):
+    encoder = load(max_length=20, prompts=PREFIXES, prompt="query")
+    encoder.add_lora(r=2, alpha=4)
+    again = Encoder.load(encoder.save_adapter(tmp_path / "adapter"))
+    assert (again.max_length, again.prompts, again.prompt) == (20, PREFIXES, "query")
+    np.testing.assert_allclose(again.encode(TEXTS), encoder.encode(TEXTS), atol=2e-5)
+    with pytest.raises(InputError, match="no LoRA adapter to save"):
+        load().save_adapter(tmp_path / "none")
+
+
+def test_a_failed_save_leaves_the_old_folder_whole(tmp_path, monkeypatch):
+    encoder = load()
+    encoder.save(tmp_path / "model")
+    before = sorted((path.name, path.read_bytes()) for path in (tmp_path / "model").iterdir() if path.is_file())
+
+    def full_disk(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(encoder.tokenizer, "save_pretrained", full_disk)
+    with pytest.raises(OSError, match="no space"):
+        encoder.save(tmp_path / "model")
+    after = sorted((path.name, path.read_bytes()) for path in (tmp_path / "model").iterdir() if path.is_file())
+    assert before == after and [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_checksums_guard_weights_but_a_card_may_be_edited(tmp_path):
+    folder = load().save(tmp_path / "model")
+    (folder / "README.md").write_text("# a card\n")
+    write_checksums(folder)
+    (folder / "README.md").write_text("# a card with a figure more\n")
+    Encoder.load(folder)
+    weights = bytearray((folder / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (folder / "model.safetensors").write_bytes(weights)
+    with pytest.raises(InputError, match=r"(?s)checksum.*model\.safetensors"):
+        Encoder.load(folder)
+
+
+def test_parts_that_are_not_known_are_refused_by_name(tmp_path):
+    folder = load().save(tmp_path / "model")
+    modules = json.loads((folder / "modules.json").read_text())
+    (folder / "modules.json").write_text(
+        json.dumps([*modules, {"idx": 3, "name": "3", "path": "3_Dense", "type": "sentence_transformers.models.Dense"}])
+    )
+    write_checksums(folder)
+    with pytest.raises(InputError, match=r"(?s)parts that Encoder does not have.*Dense"):
+        Encoder.load(folder)
+
+
+def test_batches_hold_at_most_the_budget_and_every_text_once():
+    lengths = [3, 50, 7, 7, 120, 1, 30]
+    batches = batches_by_length(lengths, 100)
+    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
+    for batch in batches:
+        assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= 100
+    assert len(batches) < len(lengths)
+
+
+def test_gradients_reach_every_text_through_the_sorted_batches():
+    encoder = load().eval()
+    vectors = encoder.embed(encoder.tokenize(TEXTS), token_budget=30)
+    loss = (F.normalize(vectors, dim=-1)[0] * F.normalize(vectors, dim=-1)[4]).sum()
+    loss.backward()
+    words = encoder.model.get_input_embeddings().weight.grad
+    used = {i for number in (0, 4) for i in encoder.tokenize(TEXTS)[number]}
+    unused = {i for i in encoder.tokenize(TEXTS)[3]} - used
+    assert all(words[i].abs().sum() > 0 for i in used) and all(words[i].abs().sum() == 0 for i in unused) and unused
+
+
+def test_a_folder_is_found_from_the_root_and_a_hub_name_stays():
+    assert resolve_model(MODEL).endswith(MODEL) and resolve_model("BM-K/KoSimCSE-roberta") == "BM-K/KoSimCSE-roberta"
+    for wrong in ("./gone", "sample_data/models/ko-mini-encodr"):
+        with pytest.raises(InputError, match="does not exist"):
+            resolve_model(wrong)
