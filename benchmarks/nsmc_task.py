@@ -33,7 +33,7 @@ PHRASINGS = (
 def reviews(path: Path, limit: int, seed: int, phrasings: Sequence[str]) -> list[Row]:
     """Reviews of an NSMC file as rows of one task, labels as words; as many as asked for, drawn at random."""
     text, _ = read_text(path)
-    table = read_separated(text, path, "\t", False)
+    table = read_separated(text, path, "\t", False, None)
     table = table[table["document"].str.strip() != ""].sample(limit, random_state=seed)
     draw = random.Random(seed)
     return [

@@ -39,7 +39,7 @@ class InstructionSettings(LessonSettings):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="auto: what the machine computes"
     )
-    load_in_4bit: bool = Field(False, description="weights in 4 bits (QLoRA): a third of the memory")
+    load_in_4bit: bool = Field(False, description="weights in 4 bits (QLoRA): less memory, slower")
 
     lora_r: int = Field(8, ge=1, le=512, description="rank: how many directions a correction has")
     lora_alpha: float = Field(32, gt=0, description="the correction is scaled by alpha / r (rsLoRA: alpha / sqrt r)")

@@ -1,0 +1,113 @@
+"""Rows of instruction data: read, refused, split, tokenised; what is learned is the answer."""
+
+import json
+
+import pytest
+from transformers import AutoTokenizer
+
+from helpers.course.errors import InputError
+from helpers.course.paths import REPOSITORY
+from helpers.course.rejects import Rejects
+from helpers.instruct.colours import LEARNED, READ, coloured
+from helpers.instruct.course_rows import course_rows, prepared, without_questions
+from helpers.instruct.product_rows import DOMAINS, product_rows
+from helpers.instruct.prompts import IGNORED, Example, Prompt
+from helpers.instruct.rows import read_rows, split_by_question, to_examples, trained_share
+from helpers.instruct.settings import InstructionSettings
+
+
+@pytest.fixture(scope="module")
+def prompt():
+    return Prompt.for_tokenizer(AutoTokenizer.from_pretrained(REPOSITORY / "sample_data/models/ko-mini-mistral"))
+
+
+def write(path, *rows):
+    path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
+    return path
+
+
+def test_rows_that_cannot_be_used_are_kept_with_their_line(tmp_path):
+    path = write(
+        tmp_path / "rows.jsonl",
+        {"instruction": "인사해 줘.", "input": "", "output": "안녕하세요.", "source": "x"},
+        {"instruction": "인사해 줘.", "output": " "},
+        {"instruction": "", "input": "", "output": "네."},
+        {"instruction": "더해 줘.", "input": 3, "output": "네."},
+        {"input": "지시 없이 묻는 말", "output": "네."},
+    )
+    rejects = Rejects(tmp_path / "out.jsonl")
+    rows = read_rows(path, rejects)
+    assert [row["output"] for row in rows] == ["안녕하세요.", "네."]
+    assert rows[0] == {"instruction": "인사해 줘.", "input": "", "output": "안녕하세요.", "task": ""}
+    assert [(row["line"], row["reason"]) for row in rejects.rows] == [
+        (2, "the output is empty"), (3, "there is no instruction"), (4, "input is not a text")
+    ]  # fmt: skip
+    with pytest.raises(InputError, match="no row"):
+        read_rows(write(tmp_path / "bad.jsonl", {"text": "가"}), rejects)
+
+
+def test_no_question_stands_on_both_sides():
+    rows = [{"instruction": f"질문 {n % 30}", "input": "", "output": str(n), "task": ""} for n in range(90)]
+    train, aside = split_by_question(rows, 0.2, 100, seed=1)
+    assert len(train) + len(aside) == 90 and len(aside) == 18
+    assert not {row["instruction"] for row in train} & {row["instruction"] for row in aside}
+    assert split_by_question(rows, 0.2, 100, seed=1) == (train, aside) != split_by_question(rows, 0.2, 100, seed=2)
+    assert len(split_by_question(rows, 0.5, 7, seed=1)[1]) == 6  # at most 7 rows, three a question
+    with pytest.raises(InputError, match="too few"):
+        split_by_question(rows[:1], 0.5, 5, seed=1)
+
+
+def test_validation_questions_are_taken_out_of_training(tmp_path):
+    rows = [{"instruction": f"질문 {n}", "input": "", "output": "답", "task": ""} for n in range(4)]
+    rejects = Rejects(tmp_path / "out.jsonl")
+    assert without_questions(rows, rows[1:2], rejects) == [rows[0], *rows[2:]] and len(rejects) == 1
+
+
+def test_a_long_row_is_put_aside_and_never_cut(prompt, tmp_path):
+    rows = [{"instruction": "말해 줘.", "input": "", "output": "네. " * n, "task": ""} for n in (2, 200)]
+    rejects = Rejects(tmp_path / "out.jsonl")
+    fitting, examples = to_examples(rows, prompt, 64, rejects)
+    assert fitting == rows[:1] and examples[0].labels[-1] == prompt.eos_id
+    assert rejects.rows[0]["reason"] == "longer than 64 tokens"
+    with pytest.raises(InputError, match="no row fits"):
+        to_examples(rows, prompt, 8)
+
+
+def test_nothing_or_everything_trained_is_an_error(prompt):
+    good = prompt.example("말해 줘.", "네.")
+    assert 0 < trained_share([good]) < 1
+    assert trained_share([good]) == good.trained / len(good.labels)
+    with pytest.raises(InputError, match="no position"):
+        trained_share([Example(good.input_ids, [IGNORED] * len(good.labels))])
+    with pytest.raises(InputError, match="every position"):
+        trained_share([Example(good.input_ids, good.input_ids)])
+
+
+def test_colours_show_what_the_labels_say(prompt):
+    example = prompt.example("<b>를 설명해 줘.\n짧게.", "굵은 글자입니다.")
+    html = coloured(example, prompt).data
+    assert html.count(LEARNED) == example.trained and html.count(READ) == len(example.labels) - example.trained
+    assert html.rindex(READ) < html.index(LEARNED) and "&lt;/s&gt;" in html and "<b>" not in html and "⏎" in html
+
+
+def test_product_rows_are_a_task_of_their_own():
+    rows = product_rows()
+    assert len(rows) == 650 and {row["output"] for row in rows} == set(DOMAINS)
+    assert all(row["output"] in row["instruction"] for row in rows)
+    assert product_rows(5) == rows[:5] != product_rows(5, seed=1)
+
+
+def test_prepared_rows_of_files_and_of_the_course(prompt, tmp_path):
+    path = write(tmp_path / "rows.jsonl", *({"instruction": f"숫자 {n}", "output": f"{n}입니다."} for n in range(20)))
+    settings = InstructionSettings.load(
+        train_path=path, output_dir=tmp_path, val_share=0.2, max_val_rows=10, max_rows=20, smoke=False
+    )
+    made = prepared(settings, prompt)
+    assert len(made.train) == 16 and len(made.validation) == 4 and "16 rows" in made.summary()
+    others = write(
+        tmp_path / "val.jsonl", {"instruction": "숫자 3", "output": "삼"}, {"instruction": "영", "output": "0"}
+    )
+    told = prepared(settings.changed(val_path=others), prompt)
+    assert len(told.train) == 19 and len(told.validation) == 2 and len(told.rejects) == 1
+    own, said = course_rows(Rejects(tmp_path / "own.jsonl"), 40)
+    assert len(own) == 40 and "products" in said
