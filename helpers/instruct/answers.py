@@ -1,0 +1,37 @@
+"""From what a model wrote to a class, or to nothing: strict enough that a score does not become the parser's work."""
+
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from helpers.course.errors import InputError
+
+Reading = Literal["begins", "contains"]
+READINGS = ("begins", "contains")
+OUTER = re.compile(r"^[\s\W_]+|[\s\W_]+$")
+LEAD = re.compile(r"^(?:정답|답변|답|출력)\s*[:은는]\s*")
+"""답: 긍정 and 정답은 긍정 are answers too."""
+
+
+def read_answer(text: str, words: Mapping[str, str], reading: Reading = "begins") -> str | None:
+    """The class whose word answers, or None where the answer is no label or names more than one.
+
+    Only the first line counts. ``begins``: after quotation marks and a leading 답: it begins with the word (긍정, 긍정입니다);
+    ``contains``: the word stands anywhere (이 리뷰는 긍정이다), which also takes "긍정은 아니다" for 긍정. ``words`` maps each
+    class to its word.
+    """
+    if reading not in READINGS:
+        raise InputError("there is no such reading", place="reading", given=reading, allowed=READINGS)
+    lines = unicodedata.normalize("NFC", text).strip().splitlines()
+    line = LEAD.sub("", OUTER.sub("", lines[0])) if lines else ""
+    line = OUTER.sub("", line)
+    named = [label for label, word in words.items() if word in line]
+    if len(named) != 1:
+        return None
+    return named[0] if reading == "contains" or line.startswith(words[named[0]]) else None
+
+
+def read_answers(texts: Sequence[str], words: Mapping[str, str], reading: Reading = "begins") -> list[str | None]:
+    """:func:`read_answer` for every text."""
+    return [read_answer(text, words, reading) for text in texts]

@@ -1,0 +1,123 @@
+"""Zero-shot evaluation: every way of asking on one set, each a row that says all it rests on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import pandas as pd
+from pydantic import Field
+
+from helpers.course.files import read_table, write_jsonl
+from helpers.course.settings import LessonSettings
+from helpers.instruct.answers import Reading, read_answers
+from helpers.instruct.backends import Backend
+from helpers.instruct.decisions import RULES, decide
+from helpers.instruct.questions import CONTENT_FREE, ZeroShotTask
+from helpers.instruct.scores import score
+
+WAYS = ("free", "choice", *RULES)
+"""Free generation, constrained choice, and label likelihood under each of its rules."""
+LIKELIHOOD = frozenset(RULES)
+
+
+class ZeroShotSettings(LessonSettings):
+    """The common settings and what the evaluation needs."""
+
+    default_config: ClassVar[str | None] = "config/zero_shot.yaml"
+
+    tasks: list[Literal["kornli", "question_pair", "hate_speech", "nsmc"]] = Field(description="which sets")
+    rows: int | None = Field(None, ge=6, description="rows of each set, drawn with its class shares; null: all")
+    adapter: Path | None = Field(None, description="the tuned model's adapter; null: lesson 07's, or one made now")
+    backend: Literal["transformers", "vllm"] = Field(description="who answers")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(description="of the weights")
+    template: Literal["seed", "chat"] = Field(description="prompt template of the base model")
+    batch_size: int = Field(ge=1, description="rows that generate together")
+    batch_tokens: int = Field(ge=16, description="tokens that label likelihood reads together")
+    max_new_tokens: int = Field(ge=1, le=1024, description="the longest free answer")
+    reading: Reading = Field(description="how a free answer becomes a label")
+    draws: int = Field(ge=100, description="draws of the bootstrap")
+
+
+@dataclass(frozen=True)
+class Result:
+    """One way of asking on one set: the row that is kept, the predictions, and the raw answers where there were any."""
+
+    row: dict[str, Any]
+    predicted: list[str | None]
+    answers: list[str] | None = None
+
+
+def evaluate(
+    backend: Backend,
+    task: ZeroShotTask,
+    table: pd.DataFrame,
+    settings: ZeroShotSettings,
+    *,
+    ways: Sequence[str] = WAYS,
+    phrasing: str | None = None,
+    **facts: Any,
+) -> dict[str, Result]:
+    """Ask a model all rows of one set in each way; likelihoods are computed once for all of their rules.
+
+    ``table`` comes from ``helpers.data.benchmarks``. ``facts`` (such as ``which="tuned"``) are kept in every row beside model,
+    backend, dtype, batch, prompt and seed.
+    """
+    prompts = task.prompts(backend.prompt, table, phrasing)
+    predicted = {way: answer for way, answer in _answers(backend, task, prompts, settings, ways, phrasing)}
+    gold, rows = list(table["label"]), {}
+    for way, (labels, answers) in predicted.items():
+        scores = score(gold, labels, task.classes, draws=settings.draws, seed=settings.seed)
+        row = facts | {"task": task.name, "way": way, "phrasing": phrasing or next(iter(task.phrasings))}
+        row |= {"question": task.phrasings[row["phrasing"]], "labels": ", ".join(task.words.values())}
+        row |= asdict(scores) | dict(backend.facts) | {"seed": settings.seed}
+        row |= {"max_new_tokens": settings.max_new_tokens, "reading": settings.reading} if way == "free" else {}
+        rows[way] = Result(row, labels, answers)
+    return rows
+
+
+def _answers(
+    backend: Backend,
+    task: ZeroShotTask,
+    prompts: list[list[int]],
+    settings: ZeroShotSettings,
+    ways: Sequence[str],
+    phrasing: str | None,
+) -> Iterable[tuple[str, tuple[list[str | None], list[str] | None]]]:
+    labels, words = task.label_ids(backend.prompt), list(task.words.values())
+    if "free" in ways:
+        texts = backend.free(prompts, settings.max_new_tokens)
+        yield "free", (read_answers(texts, task.words, settings.reading), texts)
+    if "choice" in ways:
+        yield "choice", ([task.classes[place] for place in backend.choose(prompts, words, labels)], None)
+    rules = [way for way in ways if way in LIKELIHOOD]
+    if not rules:
+        return
+    likelihoods = backend.likelihoods(prompts, labels)
+    for rule in rules:
+        given: dict[str, Any] = {}
+        if rule == "calibrated":
+            questions = [task.content_free(text, phrasing) for text in CONTENT_FREE]
+            empty = [backend.prompt.prompt_ids(question) for question in questions]
+            given = {"free": backend.likelihoods(empty, labels)}
+        elif rule in ("token", "character"):
+            given = {"lengths": list(map(len, labels if rule == "token" else words))}
+        places = decide(likelihoods, rule, **given).tolist()
+        yield rule, ([task.classes[place] for place in places], None)
+
+
+def result_table(results: Iterable[Result]) -> pd.DataFrame:
+    """The rows of several results as a table."""
+    return pd.DataFrame([result.row for result in results])
+
+
+def save_results(results: Iterable[Result], path: Path) -> Path:
+    """One JSON object a result, with everything that it rests on."""
+    return write_jsonl(path, [result.row for result in results])
+
+
+def published_table(path: Path) -> pd.DataFrame:
+    """Figures that others published, under their own rule; never ours."""
+    return read_table(path).astype({"f1": float})
