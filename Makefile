@@ -4,13 +4,14 @@ VENV    ?= .venv
 # Where the CPU build of torch comes from; on Linux the default index serves the CUDA build.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 RUN     := $(VENV)/bin/python
+CHAT    := .venv-chat
 export TOKENIZERS_PARALLELISM ?= false
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help env course test lint unit smoke stored browser lab lesson refresh clean
+.PHONY: help env chat-env course test lint unit smoke stored browser lab lesson refresh serve chat clean
 
 help:            ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
 env: $(VENV)/.ready   ## make the environment (5 GB on disk)
 
@@ -25,6 +26,13 @@ $(VENV)/.ready: requirements/cpu.lock pyproject.toml
 	$(VENV)/bin/pip install --no-deps --no-build-isolation -q -e .
 	@touch $@
 
+chat-env: $(CHAT)/.ready   ## the chat page's own environment (0.2 GB): Chainlit and vLLM need different versions of mcp
+
+$(CHAT)/.ready: requirements/chat.lock
+	test -x $(CHAT)/bin/python || $(PYTHON) -m venv $(CHAT)
+	$(CHAT)/bin/pip install --no-deps -q -r requirements/chat.lock
+	@touch $@
+
 course: env      ## run every lesson (cpu profile); resumes where it stopped; outputs/report.html
 	$(RUN) -m helpers.course.run course $(ARGS)
 
@@ -37,6 +45,12 @@ refresh: env     ## re-execute lessons and store their outputs in notebooks/ (N=
 lab: env         ## JupyterLab on the notebooks
 	$(VENV)/bin/jupyter lab --notebook-dir=. notebooks/00_start_here.ipynb
 
+serve: env       ## the model server, make serve ARGS="-p port 8080 -p backend vllm"
+	$(RUN) -m helpers.serving.serve $(ARGS)
+
+chat: env chat-env   ## the chat page over it, make chat ARGS="-p chat_port 8600"
+	$(RUN) -m helpers.serving.chat.start $(ARGS)
+
 test: lint unit smoke stored   ## everything
 
 # Tests never reach for a model hub.
@@ -46,7 +60,7 @@ lint: env        ## ruff on code and notebooks
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check helpers tests benchmarks requirements sample_data
 
-unit: env browser   ## unit tests and pages in a real browser
+unit: env chat-env browser   ## unit tests and pages in a real browser
 	$(RUN) -m pytest -m "not notebook"
 
 smoke: env       ## every lesson by papermill at smoke size, recorded metrics asserted

@@ -60,7 +60,8 @@ def take_order(request: Request, served: dict[str, Served], settings: ServingSet
     if tokens > settings.max_tokens:
         allowed = f"1 to {settings.max_tokens:,}"
         raise ApiError(400, f"max_tokens is {tokens:,}", allowed=allowed, param="max_tokens", code="too_many_tokens")
-    job = Job(next(NUMBERS), tuple(ids), tokens, chosen.prompt.stop_ids, chosen.adapter, _sampling(request, settings))
+    stop_ids = () if request.ignore_eos else chosen.prompt.stop_ids
+    job = Job(next(NUMBERS), tuple(ids), tokens, stop_ids, chosen.adapter, _sampling(request, settings))
     return Order(job, chosen, request.stops, isinstance(request, protocol.ChatRequest))
 
 
@@ -96,7 +97,8 @@ async def pieces(order: Order, engine: Engine, metrics: Metrics) -> AsyncIterato
         async with contextlib.aclosing(engine.generate(order.job)) as generated:
             async for part in generated:
                 tokens += len(part.ids)
-                text = writer.feed(part.ids, last=part.finish is not None)
+                shown = part.ids if order.job.stop_ids else without(order.served.prompt.stop_ids, part.ids)
+                text = writer.feed(shown, last=part.finish is not None)
                 finish = "stop" if writer.stopped else part.finish
                 if first and (text or finish):
                     metrics.first.observe(time.perf_counter() - order.started)
@@ -113,6 +115,11 @@ async def pieces(order: Order, engine: Engine, metrics: Metrics) -> AsyncIterato
         raise ApiError(400, f"the engine refused this request: {error}", code="engine_refused") from None
     finally:
         metrics.tokens.labels(order.served.name).inc(tokens)
+
+
+def without(stop_ids: tuple[int, ...], ids: tuple[int, ...]) -> tuple[int, ...]:
+    """An answer that may not end goes on after a stop token; the token itself has no text."""
+    return tuple(token for token in ids if token not in stop_ids)
 
 
 async def events(order: Order, engine: Engine, metrics: Metrics, *, usage: bool) -> AsyncIterator[str]:

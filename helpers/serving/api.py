@@ -5,6 +5,7 @@ POST /v1/chat/completions and /v1/completions (streamed or not), GET /v1/models,
 
 import contextlib
 from collections.abc import AsyncIterator
+from itertools import takewhile
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -112,10 +113,12 @@ def make_app(settings: ServingSettings, served: dict[str, Served], engine: Engin
 
 
 async def _invalid(_: Request, error: RequestValidationError) -> Response:
-    """The first thing that is wrong with a body, in one line, as a 400 like OpenAI's."""
-    first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"] if part != "body")
-    return ApiError(400, f"{place or 'the body'}: {first['msg']}", param=place or None).response()
+    """The first key that is wrong, in one line, as a 400 like OpenAI's. A key of several types has an error for each."""
+    errors = [each for each in error.errors() if each["loc"][:2] == error.errors()[0]["loc"][:2]]
+    alike = takewhile(lambda parts: len(set(parts)) == 1, zip(*(each["loc"] for each in errors), strict=False))
+    place = ".".join(str(parts[0]) for parts in alike if parts[0] != "body")
+    what = " or ".join(dict.fromkeys(each["msg"] for each in errors))
+    return ApiError(400, f"{place or 'the body'}: {what}", param=place or None).response()
 
 
 async def _known(_: Request, error: HTTPException) -> Response:

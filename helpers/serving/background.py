@@ -49,7 +49,7 @@ def free_port() -> int:
 
 @contextmanager
 def model_server(
-    log: Path, *, seconds: float = 180, environment: dict[str, str] | None = None, **parameters: Any
+    log: Path, *, seconds: float = 400, environment: dict[str, str] | None = None, **parameters: Any
 ) -> Iterator[Running]:
     """The model server with these settings on a free port; it and its engine are gone at the end of the block.
 

@@ -67,21 +67,24 @@ class EngineProcess:
                 self._outbox.put(job.id)
 
     def close(self) -> None:
-        """End the process: first by asking, then by force. Blocks for two seconds at most."""
+        """End the process: first by asking, then by force. Blocks for some seconds at most."""
         self.alive = False
         self._outbox.put(None)
-        self._pipe.close()
-        self.process.join(1)
+        self.process.join(3)
         if self.process.is_alive():
             self.process.kill()
         self.process.join(1)
 
     def _send(self) -> None:
-        while (message := self._outbox.get()) is not None:
+        """Pass on what is in the outbox; None, the worker's word for the end, is the last."""
+        while True:
+            message = self._outbox.get()
             try:
                 self._pipe.send(message)
-            except (OSError, ValueError):
+            except OSError:
                 return  # the process is gone; the other thread tells
+            if message is None:
+                return
 
     def _receive(self) -> None:
         try:

@@ -29,6 +29,7 @@ class Common(Strict):
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     seed: int | None = Field(None, ge=0, le=LARGEST_SEED)
+    ignore_eos: bool | None = Field(None, description="as in vLLM: go on to max_tokens; for measuring")
     stop: Stop | Annotated[list[Stop], Field(max_length=4)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None

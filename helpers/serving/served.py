@@ -7,6 +7,7 @@ from pathlib import Path
 
 from helpers.course.errors import InputError
 from helpers.course.paths import repository_path, short_path
+from helpers.instruct.adapters import need_adapter_for
 from helpers.instruct.prompts import PROMPT_FILE, Prompt
 from helpers.serving.settings import ServingSettings
 
@@ -35,7 +36,7 @@ def with_tuned_adapter(settings: ServingSettings) -> ServingSettings:
 
 
 def load_served(settings: ServingSettings) -> dict[str, Served]:
-    """Every served name; the base model first. Raises :class:`InputError` where an adapter is none."""
+    """Every served name; the base model first. Raises :class:`InputError` where an adapter is none, or another model's."""
     from transformers import AutoTokenizer
 
     folder = repository_path(settings.model)
@@ -46,9 +47,7 @@ def load_served(settings: ServingSettings) -> dict[str, Served]:
         base = Prompt.for_tokenizer(tokenizer, settings.template)
     served = {settings.name: Served(settings.name, base)}
     for name, path in settings.adapters.items():
-        if not (path / "adapter_config.json").is_file():
-            hint = "lesson 07 makes one; peft's save_pretrained writes adapter_config.json"
-            raise InputError("this folder holds no adapter", file=short_path(path), place=f"adapters.{name}", hint=hint)
+        need_adapter_for(path, settings.model)
         served[name] = Served(name, Prompt.load(path), adapter=name)
     return served
 

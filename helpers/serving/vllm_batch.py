@@ -40,6 +40,7 @@ class VllmBatch:
             temperature=rules.temperature, top_p=rules.top_p, top_k=rules.top_k, seed=rules.seed,
             repetition_penalty=rules.repetition_penalty, presence_penalty=rules.presence_penalty,
             frequency_penalty=rules.frequency_penalty, max_tokens=job.max_tokens, stop_token_ids=list(job.stop_ids),
+            ignore_eos=not job.stop_ids,
             detokenize=False, output_kind=RequestOutputKind.DELTA,
         )  # fmt: skip
         if job.adapter is not None and job.adapter not in self.adapters:

@@ -22,14 +22,17 @@ def main(pipe: Connection, settings: ServingSettings, context: int) -> None:
         pipe.send(READY)
         work(pipe, batch)
     except (EOFError, OSError):
-        os._exit(0)  # the server is gone: nobody is left to hear of errors while threads and engines wind down
+        pass  # the server is gone
+    os._exit(0)  # at once: nobody is left to hear of errors while threads and engines wind down
 
 
 def work(pipe: Connection, batch: Batch) -> None:
-    """Take what has come, go one step, send what came of it; wait only when there is nothing to do."""
+    """Take what has come, go one step, send what came of it; wait only when there is nothing to do. None ends it."""
     while True:
         while not batch.busy or pipe.poll():
             message = pipe.recv()
+            if message is None:
+                return
             if isinstance(message, Job):
                 try:
                     batch.add(message)

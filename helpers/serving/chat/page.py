@@ -1,0 +1,156 @@
+"""The chat page (Chainlit): streams answers of the model server, stops them, keeps conversations. Runs in .venv-chat.
+
+`make chat` starts it. What it needs to know stands in environment variables that helpers/serving/chat/start.py sets.
+"""
+
+import hmac
+import os
+from pathlib import Path
+
+import chainlit as cl
+import openai
+from chainlit.input_widget import Select, Slider, TextInput
+
+from helpers.serving.chat.history import open_history
+
+SERVER = os.environ["COURSE_SERVER_URL"]
+LONGEST = int(os.environ["COURSE_MAX_TOKENS"])
+TOKENS = int(os.environ["COURSE_DEFAULT_TOKENS"])
+PASSWORD = os.environ.get("COURSE_CHAT_PASSWORD")
+client = openai.AsyncOpenAI(base_url=f"{SERVER}/v1", api_key=os.environ.get("COURSE_API_KEY") or "none", timeout=180)
+
+QUESTIONS = [
+    "가을에 어울리는 인사말을 써 주세요.",
+    "김치찌개를 맛있게 끓이는 방법은?",
+    "비 오는 날 이야기를 짧게 들려주세요.",
+]
+
+
+@cl.data_layer
+def history():
+    return open_history(Path(os.environ["COURSE_CHAT_HISTORY"]))
+
+
+if PASSWORD:
+
+    @cl.password_auth_callback
+    async def log_in(name: str, password: str) -> cl.User | None:
+        return cl.User(name) if name and hmac.compare_digest(password.encode(), PASSWORD.encode()) else None
+
+else:  # the page listens on this machine only, and whoever sits at it is the one user
+
+    @cl.header_auth_callback
+    async def at_home(_) -> cl.User:
+        return cl.User("나")
+
+
+@cl.set_starters
+async def starters() -> list[cl.Starter]:
+    return [cl.Starter(label=question, message=question) for question in QUESTIONS]
+
+
+@cl.on_chat_start
+async def begin() -> None:
+    cl.user_session.set("messages", [])
+    await offer_settings({})
+
+
+@cl.on_chat_resume
+async def resume(thread: dict) -> None:
+    """The conversation as the model has to see it again."""
+    roles = {"user_message": "user", "assistant_message": "assistant"}
+    said = [step for step in thread["steps"] if step["type"] in roles and step["output"] and not step["isError"]]
+    messages = [{"role": roles[step["type"]], "content": step["output"]} for step in said]
+    cl.user_session.set("messages", in_turns(messages))
+    await offer_settings(cl.user_session.get("chat_settings") or {})
+
+
+@cl.on_settings_update
+async def use_settings(chosen: dict) -> None:
+    cl.user_session.set("settings", chosen)
+
+
+async def offer_settings(chosen: dict) -> None:
+    """The settings panel, with the models that the server has right now."""
+    try:
+        names = [model.id async for model in client.models.list()]
+    except openai.OpenAIError as error:
+        names = []
+        await cl.ErrorMessage(content=in_korean(error)).send()
+    default = names[-1] if names else ""  # adapters come after the base model, which has learned no answers
+    widgets = [
+        Slider("temperature", "온도", chosen.get("temperature", 0), 0, 2, 0.1, tooltip="높을수록 답이 다양해집니다"),
+        Slider("tokens", "답변 길이 (토큰)", chosen.get("tokens", TOKENS), 8, LONGEST, 8),
+        TextInput("system", "시스템 프롬프트", chosen.get("system", ""), placeholder="예: 친절한 비서처럼 답하세요."),
+    ]
+    if names:
+        initial = chosen["model"] if chosen.get("model") in names else default
+        widgets.insert(0, Select("model", "모델", initial, values=names))
+    cl.user_session.set("settings", await cl.ChatSettings(widgets).send())
+
+
+@cl.on_message
+async def answer(question: cl.Message) -> None:
+    messages = in_turns(cl.user_session.get("messages") or [])
+    messages.append({"role": "user", "content": question.content})
+    if not (cl.user_session.get("settings") or {}).get("model"):
+        await offer_settings(cl.user_session.get("settings") or {})  # the server was away when the page was opened
+    message = cl.Message(content="")
+    try:
+        await write(message, messages)
+    except openai.OpenAIError as error:
+        await cl.ErrorMessage(content=in_korean(error)).send()
+    finally:  # also when the stop button cancels this task: what was written stays, in the page and in the history
+        if message.content:
+            messages.append({"role": "assistant", "content": message.content})
+            cl.user_session.set("messages", messages)
+            await message.update()
+
+
+async def write(message: cl.Message, messages: list[dict[str, str]]) -> None:
+    """Stream one answer. Where the conversation is too long for the model, its oldest turns are left out."""
+    settings = cl.user_session.get("settings") or {}
+    system = [{"role": "system", "content": settings["system"]}] if (settings.get("system") or "").strip() else []
+    start = 0
+    while True:
+        try:
+            stream = await client.chat.completions.create(
+                model=settings.get("model", ""), messages=system + messages[start:], stream=True,
+                temperature=settings.get("temperature", 0), max_tokens=int(settings.get("tokens", TOKENS)),
+            )  # fmt: skip
+            break
+        except openai.BadRequestError as error:
+            if error.code != "context_length_exceeded" or len(messages) - start <= 1:
+                raise
+            start += 2
+    async with stream:
+        async for chunk in stream:
+            if chunk.choices and chunk.choices[0].delta.content:
+                await message.stream_token(chunk.choices[0].delta.content)
+
+
+def in_turns(messages: list[dict[str, str]]) -> list[dict[str, str]]:
+    """User and assistant in turn, assistant last: a question that never got its answer is left out."""
+    turns: list[dict[str, str]] = []
+    for message in messages:
+        expected = "assistant" if len(turns) % 2 else "user"
+        if message["role"] == expected:
+            turns.append(message)
+        elif message["role"] == "user":
+            turns[-1] = message
+    return turns[: len(turns) // 2 * 2]
+
+
+def in_korean(error: openai.OpenAIError) -> str:
+    """What went wrong, and what one can do."""
+    if isinstance(error, openai.APITimeoutError):
+        return "모델 서버가 제때 답하지 않았습니다. 잠시 뒤에 다시 시도하세요."
+    if isinstance(error, openai.APIConnectionError):
+        return f"모델 서버({SERVER})에 연결할 수 없습니다. 다른 터미널에서 `make serve`를 실행했는지 확인하세요."
+    if isinstance(error, openai.AuthenticationError):
+        return "API 키가 없거나 틀렸습니다. 서버와 같은 COURSE_API_KEY로 페이지를 다시 켜세요."
+    if isinstance(error, openai.RateLimitError):
+        return "지금은 요청이 너무 많습니다. 잠시 뒤에 다시 보내 주세요."
+    if isinstance(error, openai.BadRequestError | openai.NotFoundError):
+        return f"서버가 이 요청을 받지 않았습니다: {(error.body or {}).get('message', error.message)}"
+    return "답변을 쓰는 도중에 모델이 멈췄습니다. 잠시 뒤에 다시 시도하세요."

@@ -1,0 +1,143 @@
+"""Continuous batching: whatever else is in the batch, an answer is what the model alone would have written."""
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import MistralConfig, MistralForCausalLM
+
+from helpers.serving.jobs import Job, Sampling
+from helpers.serving.sampling import Sampler
+from helpers.serving.transformers_batch import TransformersBatch
+
+STOP = 3
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    config = MistralConfig(
+        vocab_size=97, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=256, initializer_range=0.3, eos_token_id=STOP, pad_token_id=0,
+    )  # fmt: skip
+    base = MistralForCausalLM(config).eval()
+    tuned = get_peft_model(base, LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False), "loud")
+    tuned.add_adapter("other", LoraConfig(r=2, target_modules=["q_proj", "up_proj"], init_lora_weights=False))
+    return tuned.eval()
+
+
+def prompts(count):
+    draw = torch.Generator().manual_seed(1)
+    return [tuple(torch.randint(4, 97, (3 + 5 * n % 17,), generator=draw).tolist()) for n in range(count)]
+
+
+def alone(model, job):
+    """The reference: transformers' own greedy generate with that adapter."""
+    ids = torch.tensor([job.ids])
+    settings = dict(max_new_tokens=job.max_tokens, do_sample=False, eos_token_id=list(job.stop_ids), pad_token_id=0)
+    if job.adapter is None:
+        with model.disable_adapter():
+            output = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **settings)
+    else:
+        model.set_adapter(job.adapter)
+        output = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **settings)
+    return output[0, len(job.ids) :].tolist()
+
+
+def run(batch, arrivals):
+    """Answers and finish reasons; ``arrivals``: step number -> jobs that come then."""
+    answers, ends, step = {}, {}, 0
+    while batch.busy or any(when >= step for when in arrivals):
+        for job in arrivals.get(step, []):
+            batch.add(job)
+        for part in batch.step():
+            answers.setdefault(part.job, []).extend(part.ids)
+            if part.finish:
+                ends[part.job] = part.finish
+        step += 1
+    return answers, ends
+
+
+@pytest.mark.parametrize("size", [1, 3, 8])
+def test_answers_do_not_depend_on_the_batch(model, size):
+    adapters = [None, "loud", "other"]
+    jobs = [Job(n, ids, 4 + 7 * n % 20, (STOP,), adapters[n % 3]) for n, ids in enumerate(prompts(12))]
+    arrivals = {0: jobs[:4], 2: jobs[4:5], 9: jobs[5:]}
+    answers, ends = run(TransformersBatch(model, size, 0), arrivals)
+    for job in jobs:
+        assert answers[job.id] == alone(model, job), f"job {job.id} with {job.adapter}"
+        assert ends[job.id] == ("stop" if answers[job.id][-1] == STOP else "length")
+    assert "stop" in ends.values() or len({len(a) for a in answers.values()}) > 3
+
+
+def test_the_comparison_could_fail(model):
+    """Two adapters and the base model answer the same prompt in three ways."""
+    ids = prompts(1)[0]
+    texts = {tuple(alone(model, Job(0, ids, 12, (STOP,), adapter))) for adapter in (None, "loud", "other")}
+    assert len(texts) == 3
+
+
+def test_a_stopped_job_leaves_and_the_others_go_on(model):
+    jobs = [Job(n, ids, 15, ()) for n, ids in enumerate(prompts(3))]
+    batch = TransformersBatch(model, 2, 0)
+    for job in jobs:
+        batch.add(job)
+    first = [part for _ in range(3) for part in batch.step()]
+    assert {part.job for part in first} == {0, 1}
+    batch.stop(0)
+    batch.stop(77)  # was never there
+    answers, _ = run(batch, {})
+    assert set(answers) == {1, 2}
+    written = [token for part in first if part.job == 1 for token in part.ids]
+    assert written + answers[1] == alone(model, jobs[1])
+    assert not batch.busy and batch.cache is None
+
+
+def test_padding_that_no_row_needs_is_dropped(model):
+    batch = TransformersBatch(model, 2, 0)
+    batch.add(Job(0, tuple(range(4, 64)), 2, ()))
+    batch.add(Job(1, (5, 6), 30, ()))
+    for _ in range(3):
+        batch.step()
+    assert batch.mask.shape[1] < 10 and batch.cache.layers[0].keys.shape[2] == batch.mask.shape[1]
+
+
+def test_a_job_that_cannot_be_done_is_refused(model):
+    batch = TransformersBatch(model, 2, 0)
+    with pytest.raises(ValueError, match="no adapter"):
+        batch.add(Job(0, (4,), 2, (), "missing"))
+    with pytest.raises(ValueError, match="empty"):
+        batch.add(Job(0, (), 2, ()))
+
+
+LOGITS = torch.tensor([2.0, 1.0, 0.5, -1.0])
+
+
+def shares(**rules):
+    sampler = Sampler(Sampling(seed=5, **rules), [1], 4, torch.device("cpu"))
+    drawn = [sampler.draw(LOGITS) for _ in range(4000)]
+    return [drawn.count(token) / len(drawn) for token in range(4)]
+
+
+def test_drawn_shares_are_the_softmax():
+    expected = (LOGITS / 0.7).softmax(0).tolist()
+    assert shares(temperature=0.7) == pytest.approx(expected, abs=0.03)
+
+
+def test_top_k_and_top_p_leave_out_the_tail():
+    two = LOGITS[:2].softmax(0).tolist()
+    assert shares(temperature=1.0, top_k=2) == pytest.approx([*two, 0, 0], abs=0.03)
+    # 0.61 + 0.22 is the first sum to reach 0.7
+    assert shares(temperature=1.0, top_p=0.7) == pytest.approx([*two, 0, 0], abs=0.03)
+    assert shares(temperature=1.0, top_p=0.01) == [1, 0, 0, 0]
+
+
+def test_a_seed_repeats_and_penalties_push_away():
+    def answer(seed):
+        sampler = Sampler(Sampling(temperature=1.0, seed=seed), [1], 4, torch.device("cpu"))
+        return [sampler.draw(LOGITS) for _ in range(50)]
+
+    assert answer(1) == answer(1) != answer(2)
+    sampler = Sampler(Sampling(frequency_penalty=0.6), [1], 4, torch.device("cpu"))
+    assert [sampler.draw(LOGITS) for _ in range(3)] == [0, 0, 1]  # 2.0, 1.4, then 0.8 < 1.0
+    sampler = Sampler(Sampling(repetition_penalty=2.0), [0], 4, torch.device("cpu"))
+    assert sampler.draw(torch.tensor([1.9, 1.0, 0.5, -1.0])) == 1  # token 0 stands in the prompt: 0.95

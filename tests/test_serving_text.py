@@ -1,0 +1,56 @@
+"""Streamed text: what was sent is never taken back, and joined it is the whole answer."""
+
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoTokenizer
+
+from helpers.course.paths import REPOSITORY
+from helpers.instruct.prompts import Prompt
+from helpers.serving.text import AnswerText
+
+TOKENIZER = AutoTokenizer.from_pretrained(str(REPOSITORY / "sample_data/models/ko-mini-mistral"))
+PROMPT = Prompt.for_tokenizer(TOKENIZER)
+
+
+def bytewise(text):
+    """A prompt whose every token is one byte: the hardest case for Hangul, three bytes a syllable."""
+    decode = SimpleNamespace(answer_text=lambda ids: bytes(ids).decode(errors="replace").strip())
+    return decode, list(text.encode())
+
+
+def stream(prompt, ids, stops=()):
+    writer, parts = AnswerText(prompt, stops), []
+    for number, token in enumerate(ids, 1):
+        parts.append(writer.feed([token], last=number == len(ids)))
+        if writer.stopped:
+            break
+    return parts, writer
+
+
+@given(st.text(st.sampled_from("가나 다\n한국어abc .😀각"), max_size=30))
+def test_parts_join_to_the_answer(text):
+    for prompt, ids in (bytewise(text), (PROMPT, TOKENIZER(text, add_special_tokens=False).input_ids)):
+        if ids:
+            parts, writer = stream(prompt, ids)
+            assert "".join(parts) == prompt.answer_text(ids) == writer.text
+            assert "\ufffd" not in "".join(parts)
+
+
+def test_a_half_character_is_held_back():
+    prompt, ids = bytewise("한글")
+    assert stream(prompt, ids)[0] == ["", "", "한", "", "", "글"]
+
+
+@pytest.mark.parametrize("stop, expected", [("###", "답은 둘"), ("둘", "답은 "), ("없음", "답은 둘###끝")])
+def test_stop_texts_are_cut_and_never_shown_in_part(stop, expected):
+    prompt, ids = bytewise("답은 둘###끝")
+    parts, writer = stream(prompt, ids, [stop])
+    assert "".join(parts) == expected and writer.stopped == (stop != "없음")
+
+
+def test_what_looked_like_a_stop_text_is_sent_when_it_is_none():
+    prompt, ids = bytewise("a##b")
+    assert stream(prompt, ids, ["###"])[0] == ["a", "", "", "##b"]
