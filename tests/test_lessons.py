@@ -33,7 +33,39 @@ def check_simcse(metrics):
     assert metrics["seeds_deviation"] >= 0
 
 
-CHECKS = {"00_start_here": check_start, "01_embedding_data": check_data, "02_simcse_lora": check_simcse}
+def check_pretraining(metrics):
+    assert metrics["resumed_equal"] is True and metrics["lines"] > 1500
+    assert metrics["bits_shipped"] < metrics["bits_toy"] and 2 < metrics["bits_ngram"] < 11
+    assert metrics["bag_random"] < metrics["bag_characters"]
+    assert 0.4 < metrics["pieces_per_syllable"] < 2
+
+
+def check_tasks(metrics):
+    assert metrics["tasks"] == 22 and metrics["wordings"] == 2200 and metrics["fewest_rows"] >= 30
+    assert metrics["refused"] == metrics["leaked_rows"] == metrics["split_shared"] == 0 < metrics["split_shared_random"]
+    assert metrics["leak_copied"] == metrics["leak_respaced"] == 1 and metrics["leak_inside"] > 0.8
+    assert metrics["raw_respaced"] == 0 and metrics["rules_broken"] == 9 and metrics["reasons_when_hurt"] >= 6
+    assert metrics["copied_with_bug"] == 1 > 2 * metrics["copied_ours"] and metrics["museum_spelling"] == 0.25
+    assert metrics["train_rows"] + metrics["dev_rows"] == metrics["rows"] > 700
+
+
+def check_triplets(metrics):
+    assert metrics["stuck_triplet"] == pytest.approx(0.3)
+    assert metrics["stuck_ranking"] == pytest.approx(0.693147, abs=1e-4)  # ln 2
+    assert 0.02 < metrics["negatives_that_are_positives"] < 0.2 and metrics["ours_that_are_positives"] == 0
+    assert metrics["examples"] == 8 and metrics["forgotten_moves"] > 0.001
+    for name in ("bm25", "before", "triplet", "ranking", "matryoshka"):
+        assert 0 < metrics[f"ndcg_{name}"] <= 1
+    assert -1 < metrics["sts_before"] < 1 and metrics["recipe_steps"] >= 1
+
+
+CHECKS = {
+    "A1_pretraining_small_models": check_pretraining,
+    "00_start_here": check_start,
+    "01_embedding_data": check_data,
+    "02_simcse_lora": check_simcse,
+    "04_triplet_and_embeddinggemma": check_triplets,
+}
 
 
 def test_every_lesson_has_its_assertions():

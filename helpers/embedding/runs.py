@@ -49,19 +49,33 @@ def dense_run(
     encode_documents: Encode,
     top: int = TOP,
 ) -> dict[str, dict[str, float]]:
-    """The ``top`` documents of each query by the dot product of their vectors (cosine, where they are unit vectors).
+    """The ``top`` documents of each query by :func:`vector_run`.
 
     ``encode_queries`` and ``encode_documents`` turn N texts into (N, H); they put their own prompts before the texts.
-    Raises InputError for a text whose vector is not finite, by its id.
     """
-    keys = sorted(documents, reverse=True)  # with a stable sort below: of equal scores the later id first, as `ranked`
-    bank = _finite(encode_documents([documents[key] for key in keys]), keys, "document")
-    asked = _finite(encode_queries(list(queries.values())), list(queries), "query")
+    asked = encode_queries(list(queries.values()))
+    return vector_run(list(queries), list(documents), asked, encode_documents(list(documents.values())), top)
+
+
+def vector_run(
+    queries: Sequence[str], documents: Sequence[str], asked: np.ndarray, bank: np.ndarray, top: int = TOP
+) -> dict[str, dict[str, float]]:
+    """The ``top`` documents of each query by the dot product of their vectors (cosine, where they are unit vectors).
+
+    ``queries`` (Q) and ``documents`` (D) are ids, ``asked`` (Q, H) and ``bank`` (D, H) their vectors. Raises InputError
+    for a vector that is not finite, by its id.
+    """
+    asked, bank = _finite(asked, queries, "query"), _finite(bank, documents, "document")
+    order = sorted(range(len(documents)), key=documents.__getitem__, reverse=True)
+    keys, bank = (
+        [documents[place] for place in order],
+        bank[order],
+    )  # stable sorts below: of ties the later id, as `ranked`
     run = {}
-    for start in range(0, len(asked), QUERIES_AT_ONCE):
-        scores = asked[start : start + QUERIES_AT_ONCE] @ bank.T  # (Q, D)
+    for start in range(0, len(queries), QUERIES_AT_ONCE):
+        scores = asked[start : start + QUERIES_AT_ONCE] @ bank.T  # (up to 256, D)
         best = np.argsort(-scores, axis=1, kind="stable")[:, :top]
-        for query, row, places in zip(list(queries)[start : start + QUERIES_AT_ONCE], scores, best, strict=True):
+        for query, row, places in zip(queries[start : start + QUERIES_AT_ONCE], scores, best, strict=True):
             run[query] = {keys[place]: float(row[place]) for place in places}
     return run
 

@@ -38,18 +38,25 @@ PROMPTS = ("query", "document", "document")
 
 
 def load_sentence_model(settings: TripletSettings) -> SentenceTransformer:
-    """The model in float32 on this machine's device, with its prompts ``query`` and ``document`` in place.
+    """The model of the settings, with their prompts ``query`` and ``document`` in place of its own where they are given."""
+    model = open_sentence_model(settings.model, settings.max_length)
+    given = {"query": settings.query_prompt, "document": settings.document_prompt}
+    model.prompts = {**model.prompts, **{key: text for key, text in given.items() if text is not None}}
+    return model
+
+
+def open_sentence_model(model: str | Path, max_length: int | None = None) -> SentenceTransformer:
+    """A folder or a model of the hub in float32 on this machine's device; ``max_length`` None: what it was saved with.
 
     EmbeddingGemma's activations overflow in float16 and a T4 has no bfloat16, so float32 it is. A gated model needs its
-    licence accepted and a token in the environment. A prompt that neither settings nor model have is empty.
-    Raises InputError where the model cannot be had.
+    licence accepted and a token in the environment. Raises InputError where the model cannot be had or is damaged.
     """
-    name = resolve_model(settings.model)
+    name = resolve_model(model)
     if (Path(name) / SUMS_FILE).is_file():
         verify_checksums(name)
     token = os.environ.get(TOKEN_VARIABLE)
     try:
-        model = SentenceTransformer(
+        opened = SentenceTransformer(
             name,
             device=str(torch_device()),
             model_kwargs={"dtype": torch.float32, "use_safetensors": True},
@@ -59,14 +66,13 @@ def load_sentence_model(settings: TripletSettings) -> SentenceTransformer:
         raise InputError(
             "this model is neither a folder here nor to be had from the Hugging Face hub",
             place="model",
-            given=settings.model,
+            given=str(model),
             hint="a gated model needs its licence accepted on its page, and a token in the environment variable "
             f"{TOKEN_VARIABLE} (it is {'set' if token else 'not set'})",
         ) from error
-    given = {"query": settings.query_prompt, "document": settings.document_prompt}
-    model.prompts = {**model.prompts, **{key: text for key, text in given.items() if text is not None}}
-    model.max_seq_length = settings.max_length
-    return model
+    if max_length is not None:
+        opened.max_seq_length = max_length
+    return opened
 
 
 def make_loss(model: SentenceTransformer, settings: TripletSettings, name: LossName) -> nn.Module:
