@@ -59,11 +59,21 @@ def check_triplets(metrics):
     assert -1 < metrics["sts_before"] < 1 and metrics["recipe_steps"] >= 1
 
 
+def check_infonce(metrics):
+    assert metrics["cache_error"] < 1e-10 < 0.01 < metrics["accumulation_error"]
+    assert metrics["bug_cosine"] < 0.99 and abs(metrics["bug_loss"] - metrics["right_loss"]) > 0.01
+    assert metrics["positive_share"] > 0 and metrics["random_hardness"] < metrics["mined_hardness"]
+    assert 0 <= metrics["masked_share"] < 0.2 and 0 <= metrics["likely_false_share"] < 1
+    for name in ("base", "bm25", "trained", "fused", "batch_small", "accumulated", "cached", "no_prefix"):
+        assert 0.05 < metrics[f"ndcg_{name}"] < 1
+
+
 CHECKS = {
     "A1_pretraining_small_models": check_pretraining,
     "00_start_here": check_start,
     "01_embedding_data": check_data,
     "02_simcse_lora": check_simcse,
+    "03_infonce_gradient_cache": check_infonce,
     "04_triplet_and_embeddinggemma": check_triplets,
 }
 

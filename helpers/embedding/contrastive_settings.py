@@ -10,6 +10,7 @@ import torch
 from pydantic import AliasChoices, Field
 
 from helpers.course.errors import InputError
+from helpers.course.machine import detect_machine
 from helpers.course.paths import repository_path
 from helpers.course.settings import LessonSettings
 from helpers.data.e5_rows import e5_from_beir
@@ -50,9 +51,7 @@ class InfoNCESettings(LessonSettings):
     lora_r: int = Field(16, ge=1)
     lora_alpha: float = Field(32, gt=0)
     lora_dropout: float = Field(0.0, ge=0, lt=1)
-    autocast: Literal["no", "bf16", "fp16"] = Field(
-        "no", description="precision of the encoder; the loss stays float32"
-    )
+    autocast: Literal["auto", "no", "bf16", "fp16"] = Field("auto", description="the encoder's precision in training")
     mine_top: int = Field(30, ge=1, description="nearest documents that are looked at")
     mine_skip: int = Field(0, ge=0, description="nearest documents that are passed over")
     mine_margin: float = Field(0.95, gt=0, description="a negative scores below this share of the positive's score")
@@ -64,6 +63,10 @@ class InfoNCESettings(LessonSettings):
         if self.use_lora:
             encoder.add_lora(r=self.lora_r, alpha=self.lora_alpha, dropout=self.lora_dropout)
         return encoder
+
+    def precision(self) -> str:
+        """What `autocast` comes to here: "auto" is bf16 where the machine multiplies it itself, otherwise "no"."""
+        return self.autocast if self.autocast != "auto" else "bf16" if detect_machine().bf16 else "no"
 
     def training_rows(self) -> ContrastiveRows:
         """Judged pairs of the training set with a hard negative each (by BM25), then the rows of `e5_files`."""

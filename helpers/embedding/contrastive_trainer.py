@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
+from helpers.course.machine import torch_device
 from helpers.embedding.adapters import LoraWatch
 from helpers.embedding.batching import DistinctBatches
 from helpers.embedding.contrastive import ContrastiveRows, InfoNCE
@@ -61,11 +62,7 @@ class ContrastiveTrainer(Trainer):
 
     def collate(self, numbers: Sequence[int]) -> dict[str, Batch]:
         """Row numbers -> one batch."""
-        rows = self.rows.take(numbers)
-        negatives = [text for texts in rows.negatives for text in texts]
-        sides = [[self.tokens["query", text] for text in rows.queries]]
-        sides += [[self.tokens["document", text] for text in texts] for texts in (rows.documents, negatives) if texts]
-        return {"batch": Batch(rows, sides)}
+        return {"batch": _batch(self.rows.take(numbers), self.tokens)}
 
     def get_train_dataloader(self) -> DataLoader:
         """Batches in which no query and no document stands twice."""
@@ -97,7 +94,6 @@ class ContrastiveTrainer(Trainer):
 
 def train_contrastive(encoder: Encoder, rows: ContrastiveRows, settings: InfoNCESettings) -> ContrastiveHistory:
     """Train the encoder in place by `settings`; returns losses, masked shares, steps and seconds."""
-    rate = {"bf16": settings.autocast == "bf16", "fp16": settings.autocast == "fp16"}
     arguments = TrainingArguments(
         output_dir=str(settings.output_dir / "trainer"),
         num_train_epochs=settings.epochs,
@@ -112,14 +108,22 @@ def train_contrastive(encoder: Encoder, rows: ContrastiveRows, settings: InfoNCE
         report_to="none",
         disable_tqdm=True,
         remove_unused_columns=False,
-        **rate,
+        use_cpu=torch_device().type == "cpu",  # bf16 on a CPU wants to be told
+        bf16=settings.precision() == "bf16",
+        fp16=settings.precision() == "fp16",
     )
     trainer = ContrastiveTrainer(encoder, rows, settings, arguments)
+    trainer.remove_callback(PrinterCallback)
     start = time.perf_counter()
     trainer.train()
-    encoder.eval()
+    trainer.accelerator.unwrap_model(encoder, keep_fp32_wrapper=False).eval()  # forward is out of autocast again
     trainer.history.steps, trainer.history.seconds = trainer.state.global_step, time.perf_counter() - start
     return trainer.history
+
+
+def batch_of(encoder: Encoder, rows: ContrastiveRows) -> Batch:
+    """Rows with the token ids of their sides: what the trainer's `collate` makes."""
+    return _batch(rows, _tokens(encoder, rows))
 
 
 def negatives_per_query(settings: InfoNCESettings) -> str:
@@ -127,6 +131,13 @@ def negatives_per_query(settings: InfoNCESettings) -> str:
     processes, batch, hard = world()[1], settings.batch_size, settings.hard_negatives
     inside, extra = processes * batch - 1, processes * batch * hard
     return f"{inside} documents of other queries + {extra} hard negatives ({processes} process{'es' * (processes > 1)})"
+
+
+def _batch(rows: ContrastiveRows, tokens: dict[tuple[str, str], list[int]]) -> Batch:
+    negatives = [text for texts in rows.negatives for text in texts]
+    sides = [[tokens["query", text] for text in rows.queries]]
+    sides += [[tokens["document", text] for text in texts] for texts in (rows.documents, negatives) if texts]
+    return Batch(rows, sides)
 
 
 def _tokens(encoder: Encoder, rows: ContrastiveRows) -> dict[tuple[str, str], list[int]]:
