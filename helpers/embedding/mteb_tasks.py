@@ -46,14 +46,14 @@ def sts_task(name: str, pairs: Pairs) -> AbsTask:
     return _task(AbsTaskSTS, name, "STS", "cosine_spearman", {SPLIT: Dataset.from_dict(rows)}, min_score=0, max_score=5)
 
 
-def find_tasks(names: Sequence[str], folder: str | Path) -> tuple[list[AbsTask], list[str]]:
+def find_tasks(names: Sequence[str], folder: str | Path, *, hub: bool = True) -> tuple[list[AbsTask], list[str]]:
     """MTEB's tasks of these names, and the names that are not to be had.
 
     ``folder/<name>`` (a BEIR folder) and ``folder/<name>.tsv`` (scored pairs) come first: the same tasks from local data.
-    The others are fetched from the hub, where it can be reached.
+    The others are fetched from the hub, where ``hub`` allows it and it can be reached.
     """
     found, missing = [], []
-    online = hub_reachable()
+    online = hub and hub_reachable()
     for name in names:
         if (Path(folder) / name).is_dir():
             data = read_beir(Path(folder) / name)
