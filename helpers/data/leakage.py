@@ -124,6 +124,12 @@ def row_texts(row: Mapping[str, str]) -> list[str]:
     return list(dict.fromkeys(text for text in (row["instruction"], *inputs, *row["output"].split("\n")) if text))
 
 
+def long_texts(row: Mapping[str, str]) -> list[str]:
+    """The texts of a row that must not stand on both sides of a split: its material, not the wording of the instruction."""
+    own = row_texts(row | {"instruction": ""} if row["input"] else row)
+    return [text for text in own if len(text) >= SHARED_LENGTH]
+
+
 def take_out_leaks(rows: Sequence[Built], index: LeakIndex, rejects: Rejects) -> tuple[list[Built], Counter[str]]:
     """The rows that leak no test text, and how many leaked for each test set; those that do go to ``rejects``."""
     leaked: dict[int, Leak] = {}
@@ -142,9 +148,6 @@ def split_by_group(rows: Sequence[Built], share: float, seed: int) -> tuple[list
 
     An article becomes a dozen rows: split those at random and the held-out side asks for texts that training has shown.
     """
-    texts = []
-    for built in rows:
-        own = row_texts(built.row | {"instruction": ""} if built.row["input"] else built.row)
-        texts.append((f"group {built.group}", *(text for text in own if len(text) >= SHARED_LENGTH)))
+    texts = [(f"group {built.group}", *long_texts(built.row)) for built in rows]
     train, held_out = split_rows(texts, share, seed)
     return [rows[place] for place in train], [rows[place] for place in held_out]

@@ -206,6 +206,8 @@ def _one_of(output: str, allowed: tuple[str, ...]) -> str | None:
 def _option(text: str, output: str) -> str | None:
     options = split_options(split_parts(text)[OPTIONS])
     least, most = OPTION_COUNT
+    if not all(options):
+        return "an option is empty"
     if not least <= len(options) <= most or len(set(options)) < len(options):
         return f"there are not {least} to {most} different options"
     return None if output in options else "the answer is not among the options"

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from helpers.data.task_material import Refused
+from helpers.data.task_rows import standard_no
 from helpers.data.text import normalise
 
 FREE = "free_response"
@@ -98,7 +99,7 @@ def ready(task: str, name: str, input: str, output: str, instruction: str = "") 
     labels = EXTRAS[task].labels if task in EXTRAS else {}
     if labels and output not in labels:
         raise Refused(f"the label {output!r} is unknown")
-    row = Ready(task, name, *map(_lines, (input, labels.get(output, output), instruction)))
+    row = Ready(task, name, *map(_lines, (input, labels.get(output, standard_no(output)), instruction)))
     if not row.output or not (row.input or row.instruction):
         raise Refused("a text of the row is empty")
     return row

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from helpers.data.task_rows import NO, html_table
+from helpers.data.task_rows import html_table, standard_no
 from helpers.data.text import normalise
 
 ARTICLE, TABLE, SIMPLIFIED, PARAPHRASE = "article", "table", "simplified", "paraphrase"
@@ -18,14 +18,11 @@ QUESTIONS = (*ABSTRACTIVE, *EXTRACTIVE, *EXPLAINED, "unanswerable")
 KINDS = (ARTICLE, TABLE, SIMPLIFIED, PARAPHRASE, *QUESTIONS)
 
 
-OTHER_NO = "아니오"
-
-
 def _filled(text: str) -> str:
     clean = normalise(text)
     if not clean:
         raise ValueError("is empty")
-    return NO if clean == OTHER_NO else clean
+    return clean
 
 
 Text = Annotated[str, AfterValidator(_filled)]
@@ -49,7 +46,7 @@ class Material(BaseModel):
     summary: Text | None = None
     keywords: Annotated[list[Text], Field(min_length=1)] | None = None
     question: Text | None = None
-    answer: Text | None = None
+    answer: Annotated[Text, AfterValidator(standard_no)] | None = None
     options: list[Text] | None = None
     evidence: Text | None = None
     explanation: Text | None = None

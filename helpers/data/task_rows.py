@@ -16,10 +16,17 @@ HOLE = "___"
 """Stands where a sentence is missing."""
 YES, NO = "예", "아니요"
 """The answer to a question is 아니요 in the standard spelling; 아니오, which many sets have, is brought to it."""
+OTHER_NO = "아니오"
 ANSWERABLE, UNANSWERABLE = "답할 수 있음", "답할 수 없음"
 
 LABEL = re.compile(r"(지문|질문|보기|표|문장\d+): (.*)")
 SENTENCE_END = re.compile(r"(?<=[.?!…])[\"'”’)]*\s+")
+
+
+def standard_no(answer: str) -> str:
+    """The answer with 아니오, where it stands alone on the first line, spelt 아니요."""
+    first, line_break, others = answer.partition("\n")
+    return f"{NO}{line_break}{others}" if first == OTHER_NO else answer
 
 
 def join_parts(parts: Mapping[str, str]) -> str:

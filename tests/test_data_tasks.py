@@ -1,0 +1,220 @@
+"""The 22 tasks: every rule can be broken, every input can be taken apart again, and nothing that is refused is lost."""
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from helpers.data.task_material import KINDS, Material, Refused, material, table_material
+from helpers.data.task_rows import (
+    html_table,
+    join_options,
+    join_parts,
+    sentences_of,
+    split_options,
+    split_parts,
+    standard_no,
+    table_cells,
+)
+from helpers.data.tasks import (
+    TASKS,
+    check_row,
+)
+from helpers.data.text import normalise
+
+KEYS = [
+    "answerability_classification",
+    "summarization",
+    "title_generation",
+    "abstractive_qa_objective",
+    "abstractive_qa_subjective_short",
+    "abstractive_qa_subjective_long",
+    "abstractive_qa_yes_no",
+    "extractive_qa_objective",
+    "extractive_qa_yes_no",
+    "extractive_qa_subjective_short",
+    "extractive_qa_subjective_long",
+    "extractive_qa_objective_explanation",
+    "extractive_qa_yes_no_explanation",
+    "text_completion",
+    "title_to_contents",
+    "text_simplification",
+    "keyword_tagging",
+    "text_composition",
+    "summary_expansion",
+    "table_qa_short_answer",
+    "table_to_title",
+    "paraphrasing",
+]
+TEXT = "한솔역 보관함은 2층 개찰구 옆에 있다. 처음 두 시간은 무료이다. 그 뒤에는 한 시간마다 500원을 낸다."
+ASKED = f"지문: {TEXT}\n질문: 보관함은 어디에 있나?"
+CHOICE = "\n보기: 1층 출구 / 2층 개찰구 옆 / 3층 매표소"
+TABLE = html_table(["층", "시설"], [["1", "출구 <동쪽>"], ["2", "개찰구"]])
+QUOTE = "2층 개찰구 옆\n글에 '보관함은 2층 개찰구 옆에 있다'고 나와 있다."
+ROWS = {  # task: (input, good output, {broken output: words of the reason})
+    "answerability_classification": (ASKED, "답할 수 있음", {"예": "neither 답할 수 있음", "2층": "neither"}),
+    "summarization": (TEXT, TEXT[:30], {TEXT[:17]: "shorter than a third", TEXT: "not shorter", TEXT * 2: "not shorter"}),
+    "title_generation": (TEXT, "보관함", {"가" * 61: "more than 60", "처음 두 시간은 무료이다.": "a sentence of"}),
+    "abstractive_qa_objective": ("질문: 어디에 있나?" + CHOICE, "3층 매표소", {"4층": "not among", "3층": "not among"}),
+    "abstractive_qa_subjective_short": ("질문: 무엇인가?", "물", {"가" * 31: "more than 30"}),
+    "abstractive_qa_subjective_long": ("질문: 왜인가?", "가" * 60, {"가" * 59: "less than 60"}),
+    "abstractive_qa_yes_no": ("질문: 맞나?", "아니요", {"아니오": "neither 예 nor 아니요", "네": "neither"}),
+    "extractive_qa_objective": (
+        ASKED + CHOICE, "2층 개찰구 옆", {"3층 매표소": "not in the passage", "개찰구": "not among"}
+    ),
+    "extractive_qa_yes_no": (ASKED, "예", {"2층": "neither"}),
+    "extractive_qa_subjective_short": (ASKED, "두 시간", {"세 시간": "not in the passage", TEXT[:40]: "more than 30"}),
+    "extractive_qa_subjective_long": (ASKED, TEXT[:42], {"가" * 40: "not in the passage", TEXT[:39]: "less than 40"}),
+    "extractive_qa_objective_explanation": (
+        ASKED + CHOICE,
+        QUOTE,
+        {"3층 매표소": "no explanation", "3층 매표소\n'3층에 보관함이 있다'": "quotes nothing", "4층\n'개찰구'": "not among"},
+    ),
+    "extractive_qa_yes_no_explanation": (
+        ASKED,
+        "예\n“처음 두 시간은 무료”라고 했다.",
+        {"예": "no explanation", "예\n글에 그렇게 나와 있다.": "quotes nothing", "응\n'처음 두 시간은'": "neither"},
+    ),
+    "text_completion": (TEXT[:20], TEXT[20:], {"옆": "less than 10"}),
+    "title_to_contents": ("한솔역 보관함", TEXT, {"보관함이 있다.": "not three times"}),
+    "text_simplification": (TEXT, "보관함은 2층에 있다.", {"가" * 51: "more than 50"}),
+    "keyword_tagging": (
+        TEXT, "보관함, 개찰구", {"보관함": "not 2 to 10", "보관함, 유료": "not in the text", "무료, 무료": "stands twice"}
+    ),
+    "text_composition": (
+        "문장1: 문이 열렸다.\n문장2: ___\n문장3: 모두 내렸다.", "종점이었다.", {"모두 내렸다.": "among those given"}
+    ),
+    "summary_expansion": ("보관함은 2층에 있다.", TEXT, {"보관함이 있다.": "not longer"}),
+    "table_qa_short_answer": (f"표: {TABLE}\n질문: 2층에는?", "개찰구", {"매표소": "no cell", "시설": "no cell"}),
+    "table_to_title": (TABLE, "층별 시설", {"개찰구": "a cell of the table", "가" * 61: "more than 60"}),
+    "paraphrasing": ("비가 올 것 같다.", "비가 내릴 듯하다.", {"비가 올것같다!": "same words", "비": "twice as long"}),
+}  # fmt: skip
+BROKEN_INPUTS = [
+    ("answerability_classification", f"지문: {TEXT}", "답할 수 있음", "no part 질문"),
+    ("extractive_qa_yes_no", "질문: 맞나?", "예", "no part 지문"),
+    ("extractive_qa_yes_no", f"{TEXT}\n질문: 맞나?", "예", "no part 지문"),
+    ("abstractive_qa_objective", "질문: 맞나?\n보기: 가 / 가", "가", "different options"),
+    ("abstractive_qa_objective", "질문: 맞나?\n보기: 가 / 나 / ", "가", "an option is empty"),
+    ("text_completion", TEXT, TEXT, "no unfinished text"),
+    ("title_to_contents", "가" * 61, TEXT * 9, "more than 60"),
+    ("text_simplification", "짧다.", "더 짧다고요.", "not shorter"),
+    ("text_composition", "문장1: ___\n문장2: 가.\n문장3: 나.", "다.", "not in the middle"),
+    ("text_composition", "문장1: 가.\n문장3: ___\n문장4: 나.", "다.", "not numbered"),
+    ("text_composition", "문장1: 가.\n문장2: 나.\n문장3: 다.", "라.", "one hole"),
+    ("table_qa_short_answer", "표: 층 시설\n질문: 2층에는?", "층", "no HTML table"),
+    ("table_to_title", "층 시설", "층별 시설", "no HTML table"),
+]
+line = st.text(st.characters(codec="utf-8"), max_size=40).map(normalise)
+filled = line.filter(bool)
+
+
+def row(task, text, output):
+    return {"instruction": "해 줘.", "input": text, "output": output, "task": task}
+
+
+def test_the_tasks_are_the_22_of_the_data_set_that_we_follow():
+    assert list(TASKS) == KEYS == list(ROWS)
+    assert {kind for task in TASKS.values() for kind in task.needs} == set(KINDS)
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_good_row_passes_and_every_rule_can_be_broken(key):
+    text, good, broken = ROWS[key]
+    assert check_row(row(key, text, good)) is None
+    for output, words in broken.items():
+        assert words in check_row(row(key, text, output))
+
+
+@pytest.mark.parametrize(("key", "text", "output", "words"), BROKEN_INPUTS)
+def test_an_input_that_does_not_hold_what_the_task_needs(key, text, output, words):
+    assert words in check_row(row(key, text, output))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"instruction": " "}, "under instruction"),
+        ({"input": None}, "under input"),
+        ({"input": ""}, "under input"),
+        ({"output": 3}, "under output"),
+        ({"task": "poetry"}, "no such task"),
+        ({"task": "nsmc_sentiment"}, "no label"),
+    ],
+)
+def test_a_row_that_is_no_row(change, words):
+    assert words in check_row(row("summarization", TEXT, TEXT[:40]) | change)
+
+
+@given(st.dictionaries(st.sampled_from(["지문", "질문", "보기", "표", "문장1", "문장2"]), line, min_size=1))
+def test_parts_survive_the_way_there_and_back(parts):
+    assert split_parts(join_parts(parts)) == parts
+
+
+@given(st.lists(filled.filter(lambda text: " / " not in f" {text} "), min_size=1))
+def test_options_survive_the_way_there_and_back(options):
+    assert split_options(join_options(options)) == options
+
+
+@given(st.integers(1, 4).flatmap(lambda width: st.lists(st.lists(line, min_size=width, max_size=width), min_size=2)))
+def test_a_table_survives_the_way_to_html_and_back(rows):
+    html = html_table(rows[0], rows[1:])
+    assert "\n" not in html and table_cells(html) == rows
+
+
+@given(st.text())
+def test_no_text_breaks_a_parser_or_a_validator_and_sentences_lose_nothing(text):
+    table_cells(text)
+    split_parts(text)
+    clean = normalise(text)
+    assert "".join(sentences_of(clean)).replace(" ", "") == clean.replace(" ", "")
+    for task in TASKS.values():
+        assert isinstance(task.check(text, text), str | None)
+
+
+@settings(max_examples=60)
+@given(st.lists(filled, min_size=1, max_size=12), st.randoms(use_true_random=False))
+def test_what_a_format_makes_of_any_text_is_that_text(words, rng):
+    source = Material(kind="article", name="a", group="a", text=". ".join(words))
+    for key, mend in (("text_completion", " ".join), ("text_composition", None)):
+        try:
+            text, output = TASKS[key].make(source, rng)
+        except Refused:
+            continue
+        if mend:
+            assert mend((text, output)) == source.text
+        else:
+            sentences = [output if part == "___" else part for part in split_parts(text).values()]
+            assert " ".join(sentences) in source.text and output in sentences[1:-1]
+
+
+def test_sentences_end_at_their_marks_only():
+    assert sentences_of("키는 3.5미터이다. 정말? “그래!” 하고 말했다.") == [
+        "키는 3.5미터이다.",
+        "정말?",
+        "“그래!”",
+        "하고 말했다.",
+    ]
+    assert sentences_of("") == []
+
+
+def test_the_other_spelling_of_no_is_brought_to_the_standard():
+    assert standard_no("아니오\n'글'") == "아니요\n'글'" and standard_no("아니오라고 했다") == "아니오라고 했다"
+    assert material("abstractive_yes_no", "a", "a", question="맞나?", answer="아니오").answer == "아니요"
+
+
+@pytest.mark.parametrize(
+    ("header", "rows"),
+    [(["가"], []), (["가"], [["나", "다"]]), ([], [[]]), ("가", [["나"]]), (["가"], [[1]]), (["가"], "나")],
+)
+def test_a_table_that_is_no_rectangle_of_texts(header, rows):
+    with pytest.raises(Refused):
+        table_material("t", header, rows)
+
+
+def test_formats_and_validators_agree_on_a_random_material():
+    rng = random.Random(0)
+    for key in ("text_completion", "text_composition"):
+        for number in range(50):
+            source = Material(kind="article", name=str(number), group="a", text=TEXT + f" 그래서 {number}번 다시 왔다.")
+            assert TASKS[key].check(*TASKS[key].make(source, rng)) is None
