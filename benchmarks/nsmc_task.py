@@ -71,6 +71,7 @@ def main() -> None:
     parser.add_argument("--reviews", type=int, default=10_000)
     parser.add_argument("--test_rows", type=int, default=1_000)
     parser.add_argument("--max_steps", type=int, default=400)
+    parser.add_argument("--max_seq_length", type=int, default=256)
     parser.add_argument("--learning_rate", type=float, default=2e-3)
     told = parser.parse_args()
     folder = repository_path(told.output_dir)
@@ -86,6 +87,7 @@ def main() -> None:
         max_rows=len(mix) + len(task),
         max_val_rows=200,
         max_steps=told.max_steps,
+        max_seq_length=told.max_seq_length,
         num_train_epochs=1,
         train_batch_size=32,
         learning_rate=told.learning_rate,

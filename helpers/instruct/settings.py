@@ -70,6 +70,9 @@ class InstructionSettings(LessonSettings):
     save_total_limit: int = Field(2, ge=1, description="checkpoints kept")
     model_use_cache: bool = Field(False, description="keep keys and values while training: no use, and memory")
 
+    short_steps: int = Field(12, ge=1, description="the lesson's comparisons: steps of each short run")
+    ranks: tuple[int, ...] = Field((2, 16, 128), min_length=2, description="the lesson's comparison of ranks")
+
     @field_validator("use_gradient_checkpointing", mode="before")
     @classmethod
     def _words(cls, value: object) -> object:

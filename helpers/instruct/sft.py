@@ -25,6 +25,7 @@ def make_trainer(
     validation: Sequence[Example],
     settings: InstructionSettings,
     callbacks: Sequence[Any] = (),
+    shown: bool = True,
 ) -> SFTTrainer:
     """The trainer of :func:`helpers.instruct.tuning.tune`. The rows are tokenised already: trl must leave them alone."""
     trainer = SFTTrainer(
@@ -35,10 +36,11 @@ def make_trainer(
         args=trainer_arguments(settings, model.dtype),
         callbacks=[LoraWatch(), *callbacks],
     )
-    for shown in (ProgressCallback, PrinterCallback):
-        trainer.remove_callback(shown)
-    tokens = sum(len(one.input_ids) for one in train) / len(train)
-    trainer.add_callback(Progress(tokens, settings.rows_a_step))
+    for theirs in (ProgressCallback, PrinterCallback):
+        trainer.remove_callback(theirs)
+    if shown:
+        tokens = sum(len(one.input_ids) for one in train) / len(train)
+        trainer.add_callback(Progress(tokens, settings.rows_a_step))
     return trainer
 
 

@@ -5,6 +5,8 @@ python -m helpers.instruct.tuning --config_path config/mistral.yaml [--profile c
 
 from __future__ import annotations
 
+import contextlib
+import io
 import subprocess
 import sys
 import time
@@ -67,12 +69,13 @@ def load_for_tuning(settings: InstructionSettings) -> tuple[PeftModel, Prompt]:
     unsloth = fast_language_model()
     set_seed(settings.seed)
     try:
-        model, tokenizer = unsloth.from_pretrained(
-            settings.model,
-            max_seq_length=settings.max_seq_length,
-            dtype=chosen_dtype(settings.dtype),
-            load_in_4bit=settings.load_in_4bit,
-        )
+        with contextlib.redirect_stdout(io.StringIO()):  # a banner at every load
+            model, tokenizer = unsloth.from_pretrained(
+                settings.model,
+                max_seq_length=settings.max_seq_length,
+                dtype=chosen_dtype(settings.dtype),
+                load_in_4bit=settings.load_in_4bit,
+            )
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(
             "Unsloth could not load this model",
@@ -104,12 +107,14 @@ def tune(
     validation: Sequence[Example],
     settings: InstructionSettings,
     callbacks: Sequence[Any] = (),
+    shown: bool = True,
 ) -> History:
     """Train the adapter in place by trl's ``SFTTrainer``; it ends at its best checkpoint where the settings say so.
 
     A run that was killed goes on from its last whole checkpoint in ``output_dir`` and ends, on a CPU, at bitwise the
-    weights of one that was not. Raises :class:`InputError` where nothing or everything would be trained, LoraDidNotMove
-    where an adapter does not learn, RuntimeError where the trainer would learn other labels than ours.
+    weights of one that was not. ``shown``: a progress bar. Raises :class:`InputError` where nothing or everything would
+    be trained, LoraDidNotMove where an adapter does not learn, RuntimeError where the trainer would learn other labels
+    than ours.
     """
     from helpers.instruct.sft import make_trainer, same_labels
 
@@ -118,7 +123,7 @@ def tune(
     fingerprint = run_fingerprint(told, train, validation)
     last = resumable(settings.output_dir, fingerprint)
     set_seed(settings.seed)
-    trainer = make_trainer(model, prompt, train, validation, settings, callbacks)
+    trainer = make_trainer(model, prompt, train, validation, settings, callbacks, shown)
     same_labels(trainer.train_dataset, train)
     start = time.perf_counter()
     trainer.train(resume_from_checkpoint=None if last is None else str(last))
