@@ -8,6 +8,7 @@ from helpers.course.errors import InputError
 from helpers.course.files import sample_data
 from helpers.course.rejects import Rejects
 from helpers.data.leakage import (
+    SHORTEST,
     LeakIndex,
     grams_of,
     leak_key,
@@ -56,9 +57,9 @@ def test_a_part_below_the_threshold_is_no_leak():
 
 
 def test_a_short_text_leaks_only_as_a_whole():
-    short = index("정말 좋다!")
-    assert [leak.share for leak in short.leaks([built("정말좋다").row])] == [1.0]
-    assert short.leaks([built("정말 좋다고 생각한다").row]) == []
+    short = index("정말 재미있다!", "최고!!")
+    assert [leak.share for leak in short.leaks([built("정말재미있다").row])] == [1.0]
+    assert short.leaks([built("정말 재미있다고 생각한다").row, built("최고").row]) == [] and short.sizes == {"nsmc": 1}
 
 
 def test_laughing_long_is_nobodys_property():
@@ -70,8 +71,10 @@ def test_laughing_long_is_nobodys_property():
 def test_a_text_that_has_any_letter_is_always_found_in_itself(test, before, after, n, threshold):
     key = leak_key(test)
     found = index(test, n=n, threshold=threshold).look_up(test)
-    assert found == ([("nsmc", test, 1.0)] if key else [])
-    if len(key) >= n and leak_key(f"{before}.{test}.{after}") == leak_key(before) + key + leak_key(after):
+    assert found == ([("nsmc", test, 1.0)] if len(key) >= SHORTEST else [])
+    if len(key) >= max(n, SHORTEST) and leak_key(f"{before}.{test}.{after}") == leak_key(before) + key + leak_key(
+        after
+    ):
         assert index(test, n=n, threshold=threshold).look_up(f"{before}.{test}.{after}") == [("nsmc", test, 1.0)]
 
 
@@ -88,8 +91,8 @@ def test_the_sample_holds_no_text_of_the_four_test_sets_and_a_planted_one_is_fou
     tests = zero_shot_texts(sample_data("zero_shot"))
     assert set(tests) == {"nsmc", "kornli", "question_pair", "hate_speech"} and min(map(len, tests.values())) > 50
     both = LeakIndex(tests)
-    assert both.sizes == {name: len(texts) for name, texts in tests.items()}
-    for texts in tests.values():
+    for name, texts in tests.items():
+        assert both.sizes[name] == sum(len(leak_key(text)) >= SHORTEST for text in texts)
         assert texts[0] in [leak.test_text for leak in both.leaks([built(texts[0]).row])]
 
 

@@ -73,6 +73,7 @@ CHECKS = {
     "00_start_here": check_start,
     "01_embedding_data": check_data,
     "02_simcse_lora": check_simcse,
+    "06_instruction_data": check_tasks,
     "03_infonce_gradient_cache": check_infonce,
     "04_triplet_and_embeddinggemma": check_triplets,
 }

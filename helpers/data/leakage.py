@@ -21,6 +21,8 @@ from helpers.data.task_rows import split_parts
 from helpers.data.text import text_key
 
 LONG_RUN = re.compile(r"(.)\1{2,}")
+SHORTEST = 6
+"""Characters of a key. A shorter test text (최고!) is anybody's: finding it says nothing, so it is not looked for."""
 N, THRESHOLD = 8, 0.7
 """Eight characters are about three Korean words."""
 SHARED_LENGTH = 25
@@ -69,17 +71,19 @@ class LeakIndex:
 
     def _add(self, name: str, text: str) -> None:
         key, number = leak_key(text), len(self._texts)
+        if len(key) < SHORTEST:
+            return
         grams = grams_of(key, self.n)
         self._texts.append((name, text))
         self._sizes.append(len(grams))
-        if not grams and key:
+        if not grams:
             self._short[key].append(number)
         for gram in grams:
             self._holders[gram].append(number)
 
     @property
     def sizes(self) -> Counter[str]:
-        """How many texts of each test set are looked for."""
+        """How many texts of each test set are looked for (those below ``SHORTEST`` are not)."""
         return Counter(name for name, _ in self._texts)
 
     def look_up(self, text: str) -> list[tuple[str, str, float]]:
