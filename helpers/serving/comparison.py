@@ -1,0 +1,71 @@
+"""What the leaderboard shows, as tables: all rows, two models beside each other, and the queries that tell them apart."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import pandas as pd
+
+from helpers.embedding.leaderboard_rows import QueryResult, Row
+
+FACTS = ("kind", "split", "queries", "documents", "seed", "hardware", "date", "settings", "source")
+TIE = 1e-9
+
+
+def rows_table(rows: Sequence[Row]) -> pd.DataFrame:
+    """One line a row: model, dataset, every metric that any row has (empty where it has none), then the facts."""
+    lines = []
+    for row in rows:
+        facts = {name: getattr(row, name) for name in FACTS}
+        told = {key: value for key, value in row.settings.items() if value is not None}
+        facts["settings"] = json.dumps(told, ensure_ascii=False) if told else ""
+        lines.append({"model": row.model, "dataset": row.dataset, **row.metrics, **facts})
+    metrics = list(dict.fromkeys(name for row in rows for name in row.metrics))
+    return pd.DataFrame(lines, columns=["model", "dataset", *metrics, *FACTS])
+
+
+def sorted_table(table: pd.DataFrame, by: str, *, best_first: bool = True) -> pd.DataFrame:
+    """By one column; lines that have no value there come last, equal ones by model and data set."""
+    order = table.sort_values(["model", "dataset"], kind="stable")
+    return order.sort_values(by, ascending=not best_first, kind="stable", na_position="last", ignore_index=True)
+
+
+def newest(rows: Sequence[Row], model: str, dataset: str) -> Row | None:
+    """The row of a model on a data set that was measured last; a published one counts as oldest."""
+    own = [row for row in rows if (row.model, row.dataset) == (model, dataset)]
+    return max(own, key=lambda row: row.date or "", default=None)
+
+
+def side_by_side(rows: Sequence[Row], first: str, second: str, metric: str) -> pd.DataFrame:
+    """dataset, and a column of ``metric`` for each model: the data sets that both have it for, in order of name."""
+    lines = []
+    for dataset in sorted({row.dataset for row in rows}):
+        pair = [newest(rows, model, dataset) for model in (first, second)]
+        if all(row is not None and metric in row.metrics for row in pair):
+            lines.append({"dataset": dataset, first: pair[0].metrics[metric], second: pair[1].metrics[metric]})
+    return pd.DataFrame(lines, columns=["dataset", first, second])
+
+
+def query_differences(first: Sequence[QueryResult], second: Sequence[QueryResult], metric: str) -> pd.DataFrame:
+    """id, query, first, second, difference (first less second), result (win, loss or tie of the first); largest gap first.
+
+    Only queries that both models answered and that have the metric; an empty table where there is none.
+    """
+    others = {result.query: result for result in second}
+    lines = [
+        {
+            "id": result.query,
+            "query": result.text,
+            "first": result.metrics[metric],
+            "second": others[result.query].metrics[metric],
+        }
+        for result in first
+        if result.query in others and metric in result.metrics and metric in others[result.query].metrics
+    ]
+    table = pd.DataFrame(lines, columns=["id", "query", "first", "second"])
+    table["difference"] = (table["first"] - table["second"]).astype(float)
+    table["result"] = ["tie" if abs(gap) < TIE else "win" if gap > 0 else "loss" for gap in table["difference"]]
+    return table.sort_values(
+        ["difference", "id"], key=lambda c: -c.abs() if c.name == "difference" else c, ignore_index=True
+    )

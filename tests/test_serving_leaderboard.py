@@ -1,0 +1,192 @@
+"""The leaderboard page: its tables, the page by streamlit's own tester, and the page in a real browser."""
+
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pytest
+
+from helpers.course.files import REPOSITORY
+from helpers.embedding.leaderboard_rows import QueryResult, Row, read_rows, save_row
+from helpers.serving.comparison import newest, query_differences, rows_table, side_by_side, sorted_table
+from tests.browser import open_browser
+
+PAGE = REPOSITORY / "helpers/serving/leaderboard.py"
+METRICS = ("ndcg@1", "ndcg@10", "mrr@10", "recall@10")
+QUERIES = {
+    "q1": ("도서관은 몇 시에 여나요", "도서관은 아침 아홉 시에 엽니다"),
+    "q2": ("쓰레기봉투 값", "종량제 봉투는 한 장에 490원입니다"),
+    "q3": ("버스 놓쳤을 때", "다음 버스는 십 분 뒤에 옵니다"),
+}
+
+
+def results(scores):
+    texts = [answer for _, answer in QUERIES.values()]
+    return [
+        QueryResult(
+            key,
+            text,
+            dict.fromkeys(METRICS, score),
+            [answer],
+            sorted(texts, key=lambda t: (t == answer) != (score == 1)),
+        )
+        for (key, (text, answer)), score in zip(QUERIES.items(), scores, strict=True)
+    ]
+
+
+@pytest.fixture
+def board(tmp_path):
+    for model, scores in {"작은 모델": (1.0, 0.0, 1.0), "BM25": (0.5, 1.0, 1.0)}.items():
+        mean = dict.fromkeys(METRICS, sum(scores) / 3)
+        row = Row(model, "hansol", "measured", mean, seed=13, hardware="test", date="2026-01-02T03:04:05+00:00")
+        save_row(tmp_path, row, results(scores))
+    save_row(tmp_path, Row("작은 모델", "STS", "measured", {"spearman": 0.3}, date="2026-01-02T03:04:05+00:00"))
+    return tmp_path
+
+
+@pytest.fixture
+def page(monkeypatch):
+    """Run the page on a folder of results, as streamlit runs it."""
+    from streamlit.testing.v1 import AppTest
+
+    def open_page(folder, *more):
+        monkeypatch.setattr(sys, "argv", [str(PAGE), "--results", str(folder), *more])
+        return AppTest.from_file(str(PAGE), default_timeout=60).run()
+
+    return open_page
+
+
+def test_tables(board):
+    rows = read_rows(board / "rows.jsonl")
+    table = rows_table(rows)
+    assert list(table.columns[:2]) == ["model", "dataset"] and len(table) == 3
+    up = sorted_table(table, "ndcg@10")
+    assert list(up["model"]) == ["BM25", "작은 모델", "작은 모델"] and up["ndcg@10"].isna().tolist() == [
+        False,
+        False,
+        True,
+    ]
+    assert list(sorted_table(table, "ndcg@10", best_first=False)["model"][:2]) == ["작은 모델", "BM25"]
+    beside = side_by_side(rows, "작은 모델", "BM25", "ndcg@10")
+    assert beside.to_dict("records") == [
+        {"dataset": "hansol", "작은 모델": pytest.approx(2 / 3), "BM25": pytest.approx(2.5 / 3)}
+    ]
+    assert side_by_side(rows, "작은 모델", "BM25", "spearman").empty
+
+
+def test_the_newest_measurement_counts():
+    rows = [
+        Row("m", "d", "measured", {"ndcg@10": v}, date=f"2026-01-0{day}", seed=day)
+        for v, day in ((0.1, 1), (0.2, 3), (0.3, 2))
+    ]
+    assert newest(rows, "m", "d").metrics["ndcg@10"] == 0.2 and newest(rows, "m", "other") is None
+
+
+def test_wins_losses_and_ties():
+    table = query_differences(results((1.0, 0.0, 1.0)), results((0.5, 1.0, 1.0)), "ndcg@10")
+    assert list(zip(table["id"], table["result"], strict=True)) == [("q2", "loss"), ("q1", "win"), ("q3", "tie")]
+    assert table["difference"].tolist() == [-1.0, 0.5, 0.0]
+    assert query_differences([], results((1.0, 1.0, 1.0)), "ndcg@10").empty
+
+
+def test_empty_page_says_what_to_do(page, tmp_path):
+    app = page(tmp_path / "nothing", "--published", str(tmp_path / "none.jsonl"))
+    assert not app.exception and "Run lesson 05" in app.info[0].value and not app.dataframe
+    app = page(tmp_path / "nothing")
+    assert not app.exception and "No results yet" in app.info[0].value
+    assert set(app.dataframe[0].value["kind"]) == {"published"} and len(app.dataframe[0].value) == 15
+
+
+def test_damaged_results_are_named(page, tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"model": "m"}\n', encoding="utf-8")
+    app = page(tmp_path)
+    assert not app.exception and "lacks a key" in app.error[0].value and "row 1" in app.error[0].value
+
+
+def test_sort_filter_and_compare(page, board):
+    app = page(board)
+    assert not app.exception and not app.error
+    whole = app.dataframe[0].value
+    assert len(whole) == 18 and whole["ndcg@10"].dropna().is_monotonic_decreasing
+    app.radio(key="order").set_value("worst first").run()
+    assert app.dataframe[0].value["ndcg@10"].dropna().is_monotonic_increasing
+    app.multiselect(key="kinds").set_value(["measured"]).run()
+    app.multiselect(key="datasets").set_value(["hansol"]).run()
+    assert set(app.dataframe[0].value["model"]) == {"작은 모델", "BM25"}
+    app.text_input(key="name").set_value("bm").run()
+    assert list(app.dataframe[0].value["model"]) == ["BM25"]
+    app.text_input(key="name").set_value("nobody").run()
+    assert "No row fits" in app.warning[0].value and not app.exception
+
+
+def test_queries_of_two_models_with_their_texts(page, board):
+    app = page(board)
+    app.selectbox(key="first").set_value("작은 모델").run()
+    app.selectbox(key="second").set_value("BM25").run()
+    app.selectbox(key="metric").set_value("ndcg@10").run()
+    assert [each.value for each in app.metric] == ["1", "1", "1"]
+    assert app.dataframe[1].value["query"].tolist() == ["도서관은 몇 시에 여나요"]
+    app.radio(key="show").set_value("losses").run()
+    assert app.dataframe[1].value["query"].tolist() == ["쓰레기봉투 값"]
+    assert "종량제 봉투는 한 장에 490원입니다" in app.table[0].value["text"].tolist()
+    ours, theirs = (table.value for table in app.table[1:3])
+    assert ours["✔"].tolist()[0] == "" and theirs["✔"].tolist()[0] == "✔"
+    app.selectbox(key="second").set_value("KoE5").run()
+    assert not app.exception and "Choose two different models" in app.info[0].value
+
+
+@pytest.mark.browser
+def test_in_a_real_browser(board, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    quiet = ["--server.headless", "true", "--browser.gatherUsageStats", "false", "--server.address", "127.0.0.1"]
+    command = [
+        sys.executable,
+        "-m",
+        "streamlit",
+        "run",
+        str(PAGE),
+        "--server.port",
+        str(port),
+        *quiet,
+        "--",
+        "--results",
+        str(board),
+    ]
+    with open(tmp_path / "server.log", "w", encoding="utf-8") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log, cwd=REPOSITORY)
+    try:
+        wait_for(f"http://127.0.0.1:{port}/_stcore/health", server)
+        with open_browser() as browser:
+            tab = browser.new_page(viewport={"width": 1300, "height": 2300})
+            tab.set_default_timeout(90_000)
+            tab.goto(f"http://127.0.0.1:{port}")
+            tab.get_by_text("Query by query").wait_for()
+            tab.get_by_text("도서관은 아침 아홉 시에 엽니다").first.wait_for()
+            tab.locator(".js-plotly-plot .barlayer .point").first.wait_for()
+            tab.locator(".js-plotly-plot .polarlayer path").first.wait_for()
+            text = tab.inner_text("body")
+            assert "3 rows measured here" in text and "15 published by others" in text and "Traceback" not in text
+            wider = tab.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+            assert wider <= 0, "the page scrolls sideways"
+            tab.screenshot(path=tmp_path / "leaderboard.png", full_page=True)
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def wait_for(address, server, seconds=120):
+    """Until the server answers; fails at once when it has ended."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        assert server.poll() is None, "the server ended before it answered"
+        try:
+            with urllib.request.urlopen(address, timeout=5) as answer:
+                if answer.status == 200:
+                    return
+        except OSError:
+            time.sleep(0.5)
+    raise AssertionError(f"no answer from {address} in {seconds} s")
