@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-HOLD_OUT = 400  # one line in so many never reaches training
+HOLD_OUT = 400  # one line of the corpus in so many never reaches training
+HOLD_OUT_SAMPLE = 30  # of the repository's own few texts
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,10 @@ def key_of(text: str) -> str:
     return "".join(c for c in unicodedata.normalize("NFC", text).lower() if c.isalnum())
 
 
-def is_held_out(text: str) -> bool:
+def is_held_out(text: str, one_in: int = HOLD_OUT) -> bool:
     """Whether a line belongs to the held-out side; depends on the text alone."""
     digest = hashlib.blake2b(key_of(text).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") % HOLD_OUT == 0
+    return int.from_bytes(digest, "big") % one_in == 0
 
 
 def evaluation_keys(data_dir: Path) -> set[str]:
@@ -91,8 +92,8 @@ def read_sample(sample_dir: Path) -> tuple[list[Line], list[Line], Counter[str]]
     for source, texts in files.items():
         for text in filter(None, map(str.strip, texts)):
             line = Line(unicodedata.normalize("NFC", text), source)
-            (held_out if is_held_out(text) else train).append(line)
-    return train, held_out or train[-20:], Counter()
+            (held_out if is_held_out(text, HOLD_OUT_SAMPLE) else train).append(line)
+    return train, held_out, Counter()
 
 
 def train_tokenizer(texts: Iterator[str], vocab_size: int, specials: list[str], kind: str) -> Tokenizer:

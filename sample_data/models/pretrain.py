@@ -37,6 +37,7 @@ from transformers import (
 
 from helpers.course.checksums import write_checksums
 from helpers.course.files import atomic_write
+from helpers.course.plots import line_figure, use_course_style
 
 ROOT = Path(__file__).resolve().parents[2]
 SPECIALS = {"encoder": ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"], "lm": ["<pad>", "<unk>", "<s>", "</s>"]}
@@ -191,7 +192,7 @@ def word_vectors(pieces: list[str], ids: np.ndarray, offsets: np.ndarray, dim: i
     """Unit row vectors (V, dim) to start from, and each piece's share of the corpus (V,).
 
     A piece begins as the sum of vectors of its characters and character pairs, rare ones longer, so that 학교 and 학교에
-    start close to each other; half as much of it is what it stands beside (`neighbour_vectors`).
+    start close to each other; a quarter as much is what it stands beside (`neighbour_vectors`).
     """
     share = np.bincount(ids, minlength=len(pieces)) / len(ids)
     often: dict[str, float] = {}
@@ -211,7 +212,7 @@ def word_vectors(pieces: list[str], ids: np.ndarray, offsets: np.ndarray, dim: i
             vectors[row] += -math.log(often[character] + 1e-7) * random_vector(character)
         for pair in pairwise(letters):
             vectors[row] += 4 * random_vector("".join(pair))
-    vectors = unit(unit(vectors) + 0.5 * neighbour_vectors(ids, offsets, len(pieces), dim))
+    vectors = unit(unit(vectors) + 0.25 * neighbour_vectors(ids, offsets, len(pieces), dim))
     return vectors.astype(np.float32), share
 
 
@@ -496,6 +497,10 @@ def export(settings: dict, kind: str, folder: Path) -> None:
         writer = csv.DictWriter(file, fields, restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows(row for row in rows if row["step"] <= state["step"])
+    curves = {name: [(r["tokens"] / 1e6, r[name]) for r in rows if name in r] for name in fields[3:]}
+    lines = {name: tuple(zip(*points, strict=True)) for name, points in curves.items() if points}
+    use_course_style()
+    line_figure(lines, folder.name, "million pieces", "loss, nats").savefig(folder / "loss.png")
     write_checksums(folder)
     print(f"{folder}: {state['step']} steps, {state['tokens']:,} tokens, {state['seconds'] / 3600:.2f} hours")
 
