@@ -2,8 +2,8 @@
 
 Spaces, punctuation and case do not hide a leak: both sides are compared by :func:`leak_key`. A test text is
 leaked by a training text that holds ``threshold`` of its character n-grams (or, if it is shorter than n, by one that is the
-same). The usual thirteen words (Brown et al. 2020, arXiv 2005.14165, appendix C) would never fire here: a Korean film review
-has seven.
+same). The usual thirteen words (Brown et al. 2020, arXiv 2005.14165, appendix C) would rarely fire here: half of NSMC's film
+reviews have six or fewer.
 """
 
 import re
