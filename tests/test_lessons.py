@@ -68,6 +68,15 @@ def check_infonce(metrics):
         assert 0.05 < metrics[f"ndcg_{name}"] < 1
 
 
+def check_zero_shot(metrics):
+    assert metrics["leaks"] == 0 and metrics["likelihood_difference"] < 1e-4 and metrics["choice_coverage"] == 1
+    for task in ("kornli", "question_pair", "hate_speech", "nsmc"):
+        for which in ("base", "tuned"):
+            named = {what: metrics[f"{task}_{which}_{what}"] for what in ("macro_f1", "low", "high", "coverage_free")}
+            assert all(0 <= value <= 1 for value in named.values()) and named["low"] < named["high"]
+    assert metrics["results"] == 2 * 4 * 6
+
+
 CHECKS = {
     "A1_pretraining_small_models": check_pretraining,
     "00_start_here": check_start,
@@ -76,6 +85,7 @@ CHECKS = {
     "06_instruction_data": check_tasks,
     "03_infonce_gradient_cache": check_infonce,
     "04_triplet_and_embeddinggemma": check_triplets,
+    "10_zero_shot": check_zero_shot,
 }
 
 

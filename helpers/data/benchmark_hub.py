@@ -12,7 +12,7 @@ PARQUET = "refs/convert/parquet"
 MIRRORS = {"sentence1": "premise", "sentence2": "hypothesis", "comments": "comment", "document": "text"}
 
 
-def read_hub(name: str, **load_arguments: object) -> pd.DataFrame:
+def read_hub(name: str, /, **load_arguments: object) -> pd.DataFrame:
     """One of the four sets in the form of ``read_benchmark``; ``line`` counts rows from 1.
 
     ``load_arguments`` go to ``datasets.load_dataset`` and replace the set's own path, name, split and revision (for a

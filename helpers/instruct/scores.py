@@ -76,11 +76,14 @@ def interval(
 
 
 def macro_f1_of(tables: np.ndarray) -> np.ndarray:
-    """Macro F1 of confusion matrices (..., L, L + 1): rows gold, columns predicted, the last column "no label"."""
+    """Macro F1 of confusion matrices (..., L, L + 1): rows gold, columns predicted, the last column "no label".
+
+    A class that is neither true nor answered anywhere in a matrix has no F1 and is left out of its mean.
+    """
     size = tables.shape[-2]
     right = np.diagonal(tables[..., :size], axis1=-2, axis2=-1)  # (..., L)
     both = tables.sum(-1) + tables[..., :size].sum(-2)  # 2 TP + FN + FP
-    return np.divide(2 * right, both, out=np.zeros(right.shape), where=both > 0).mean(-1)
+    return (2 * right / np.maximum(both, 1)).sum(-1) / (both > 0).sum(-1)
 
 
 def confusion(gold: Sequence[str], predicted: Sequence[str | None], classes: Sequence[str]) -> pd.DataFrame:

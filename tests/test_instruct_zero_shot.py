@@ -1,0 +1,157 @@
+"""The evaluation from rows to results: prompts, constrained choice, free answers, and what a result says of itself."""
+
+import pytest
+import torch
+from transformers import AutoTokenizer, MistralConfig, MistralForCausalLM
+
+from helpers.course.errors import InputError
+from helpers.course.files import read_jsonl, sample_data
+from helpers.data.benchmarks import BENCHMARKS, read_benchmark
+from helpers.instruct.backends import TransformersBackend
+from helpers.instruct.choosing import LabelChoice, generate_ids
+from helpers.instruct.label_tree import shared_prefix
+from helpers.instruct.likelihood import naive_likelihoods
+from helpers.instruct.prompts import Prompt
+from helpers.instruct.questions import TASKS, task_named
+from helpers.instruct.zero_shot import WAYS, ZeroShotSettings, evaluate, published_table, result_table, save_results
+
+
+@pytest.fixture(scope="module")
+def prompt():
+    return Prompt.for_tokenizer(AutoTokenizer.from_pretrained(sample_data("models", "ko-mini-mistral")))
+
+
+@pytest.fixture(scope="module")
+def model(prompt):
+    torch.manual_seed(0)
+    config = MistralConfig(
+        vocab_size=len(prompt.tokenizer),
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        sliding_window=None,
+        initializer_range=0.3,
+    )
+    return MistralForCausalLM(config).eval()
+
+
+@pytest.fixture(scope="module")
+def backend(model, prompt):
+    return TransformersBackend(model, prompt, name="tiny", batch_size=5, batch_tokens=256)
+
+
+@pytest.fixture(scope="module")
+def settings():
+    return ZeroShotSettings.load(draws=100, max_new_tokens=3)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_set_is_asked_in_three_ways_that_hold_its_texts(name, prompt):
+    task, table = TASKS[name], read_benchmark(name, sample_data("zero_shot")).head(4)
+    assert set(task.classes) == set(BENCHMARKS[name].classes) and len(task.phrasings) >= 3
+    row = table.to_dict("records")[0]
+    for phrasing in task.phrasings:
+        question = task.question(row, phrasing)
+        assert all(row[column] in question for column in BENCHMARKS[name].text_columns)
+        assert all(word in question for word in task.words.values())
+    assert shared_prefix(task.prompts(prompt, table)) > 15  # the default states the task first, once for all rows
+    assert "{" not in task.content_free("N/A")
+
+
+def test_label_ids_are_those_of_training(prompt):
+    task = TASKS["nsmc"]
+    for word, ids in zip(task.words.values(), task.label_ids(prompt), strict=True):
+        example = prompt.example("이 영화 어땠어?", word)
+        assert [label for label in example.labels if label != -100] == [*ids, prompt.stop_ids[0]]
+
+
+def test_braces_in_a_text_are_text():
+    assert "{document} {0}" in TASKS["nsmc"].question({"document": "{document} {0}"})
+
+
+def test_a_task_or_phrasing_that_does_not_exist():
+    with pytest.raises(InputError, match="there is no such task"):
+        task_named("klue")
+    with pytest.raises(InputError, match="no such phrasing"):
+        TASKS["nsmc"].question({"document": "가"}, "rude")
+
+
+def test_a_choice_is_always_a_label_and_left_alone_it_is_none(model, prompt):
+    labels = [[70, 71], [70, 72, 73], [90]]
+    prompts = [prompt.prompt_ids("가" * n) for n in (1, 9, 4)]
+    free = generate_ids(model, prompt, prompts, max_new_tokens=4)
+    held = generate_ids(model, prompt, prompts, max_new_tokens=1, labels=labels, batch_size=2)
+    assert not any(ids[:2] in labels or ids[:3] in labels for ids in free)
+    assert all([token for token in ids if token not in (prompt.eos_id, prompt.pad_id)] in labels for ids in held)
+
+
+def test_a_choice_of_one_token_labels_is_the_likeliest_label(backend, model, prompt):
+    labels, prompts = [[70], [90], [110]], [prompt.prompt_ids("문장 " + "나" * n) for n in range(1, 12)]
+    chosen = backend.choose(prompts, ["a", "b", "c"], labels)
+    assert chosen == naive_likelihoods(model, prompts, labels).argmax(1).tolist()
+    assert len(set(chosen)) > 1
+
+
+def test_the_processor_allows_only_what_can_become_a_label():
+    choice = LabelChoice([[5], [5, 6], [7, 8]], stop_id=3, begin=2)
+    allowed = lambda written: choice(torch.tensor([[1, 1, *written]]), torch.zeros(1, 10))[0].isfinite().nonzero()  # noqa: E731
+    assert [allowed(w).flatten().tolist() for w in ([], [5], [5, 6], [7], [5, 3])] == [[5, 7], [3, 6], [3], [8], [3]]
+
+
+def test_answers_do_not_depend_on_the_batch(model, prompt):
+    prompts = [prompt.prompt_ids("다" * n) for n in (1, 12, 5, 7)]
+    alone = [generate_ids(model, prompt, [ids], max_new_tokens=5)[0] for ids in prompts]
+    assert generate_ids(model, prompt, prompts, max_new_tokens=5, batch_size=3) == alone
+    assert len({tuple(ids) for ids in alone}) > 1
+
+
+def test_a_result_says_all_that_it_rests_on(backend, settings, tmp_path):
+    table = read_benchmark("nsmc", sample_data("zero_shot")).head(10)
+    results = evaluate(backend, TASKS["nsmc"], table, settings, which="base", phrasing="text first")
+    again = evaluate(backend, TASKS["nsmc"], table, settings, which="base", phrasing="text first")
+    assert tuple(results) == WAYS
+    assert [result.predicted for result in results.values()] == [result.predicted for result in again.values()]
+    rows = read_jsonl(save_results(results.values(), tmp_path / "results.jsonl"))
+    wanted = {
+        "model",
+        "backend",
+        "dtype",
+        "batch_size",
+        "phrasing",
+        "question",
+        "template",
+        "seed",
+        "coverage",
+        "which",
+    }
+    assert all(wanted <= set(row) for row in rows)
+    assert rows[0]["way"] == "free" and rows[0]["max_new_tokens"] == 3 and rows[0]["dtype"] == "float32"
+    assert result_table(results.values()).set_index("way").loc["choice", "coverage"] == 1
+    assert all(label in TASKS["nsmc"].classes for label in results["calibrated"].predicted)
+
+
+def test_a_model_that_knows_the_answer_scores_one(settings, prompt):
+    class Oracle:
+        facts = {"model": "oracle"}  # noqa: RUF012
+
+        def __init__(self, words):
+            self.prompt, self.words = prompt, words
+
+        def free(self, prompts, max_new_tokens):
+            return [f"{word}입니다." for word in self.words]
+
+    table = read_benchmark("kornli", sample_data("zero_shot")).head(12)
+    words = [TASKS["kornli"].words[label] for label in table["label"]]
+    told = evaluate(Oracle(words), TASKS["kornli"], table, settings, ways=["free"])["free"].row
+    assert told["macro_f1"] == told["coverage"] == 1
+    shifted = evaluate(Oracle([*words[1:], "모름"]), TASKS["kornli"], table, settings, ways=["free"])["free"].row
+    assert shifted["macro_f1"] < 0.5 and shifted["coverage"] == pytest.approx(11 / 12)
+
+
+def test_published_figures_are_those_of_the_seeds():
+    table = published_table(sample_data("published", "zero_shot.csv")).pivot(index="model", columns="task", values="f1")
+    assert table.loc["SOLAR 10.7B TaskInstruct", list(TASKS)].tolist() == [0.44, 0.68, 0.63, 0.76]
+    assert table.loc["Mistral 7B TaskInstruct", list(TASKS)].tolist() == [0.31, 0.51, 0.41, 0.77]
