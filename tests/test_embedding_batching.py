@@ -1,0 +1,52 @@
+"""Chunks fit their budget; no text stands twice in a batch."""
+
+import pytest
+
+from helpers.course.errors import InputError
+from helpers.embedding.batching import DistinctBatches, padding_share, plan_chunks
+
+LENGTHS = [5, 30, 7, 7, 1, 12, 30, 2, 9]
+
+
+def test_chunks_hold_every_text_once_within_the_budget():
+    chunks = plan_chunks(LENGTHS, 32)
+    assert sorted(i for chunk in chunks for i in chunk) == list(range(len(LENGTHS)))
+    assert all(len(chunk) * max(LENGTHS[i] for i in chunk) <= 32 for chunk in chunks)
+    assert len(chunks) < len(LENGTHS)
+    unsorted = [[i, i + 1] for i in range(0, 8, 2)] + [[8]]
+    assert padding_share(LENGTHS, chunks) < padding_share(LENGTHS, unsorted) / 2
+
+
+def test_a_budget_smaller_than_the_longest_text_is_refused():
+    with pytest.raises(InputError, match="30 tokens, token_budget 29"):
+        plan_chunks(LENGTHS, 29)
+
+
+def rows():
+    return [(f"q{i // 2}", f"d{i % 37}") for i in range(90)]  # each query twice, documents up to three times
+
+
+def test_no_key_twice_in_a_batch_and_every_row_at_most_once():
+    batches = DistinctBatches(rows(), 16, seed=3)
+    drawn = batches.draw(0)
+    for batch in drawn:
+        keys = [key for row in batch for key in rows()[row]]
+        assert len(batch) == 16 and len(keys) == len(set(keys))
+    everything = [row for batch in drawn for row in batch] + batches.left_over
+    assert sorted(everything) == list(range(90))
+    plain = [list(range(i, i + 16)) for i in range(0, 80, 16)]  # the check above can fail
+    assert any(len({rows()[row][0] for row in batch}) < 16 for batch in plain)
+
+
+def test_epochs_differ_and_repeat():
+    batches = DistinctBatches(rows(), 16, seed=3)
+    first, second = list(batches), list(batches)
+    assert first != second
+    batches.set_epoch(0)
+    assert list(batches) == first and len(batches) == len(second)
+
+
+@pytest.mark.parametrize(("size", "told"), [(1, "at least two rows"), (91, "fewer rows"), (46, "no batch")])
+def test_batch_sizes_that_cannot_be(size, told):
+    with pytest.raises(InputError, match=told):
+        DistinctBatches(rows(), size)

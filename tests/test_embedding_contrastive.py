@@ -1,0 +1,243 @@
+"""InfoNCE over rows: masks, both directions, the temperature on every path, bad rows, the Trainer, two processes."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.multiprocessing as processes
+import torch.nn.functional as F
+
+from helpers.course.errors import InputError
+from helpers.course.machine import set_seed
+from helpers.data.pairs import Pairs
+from helpers.embedding import contrastive
+from helpers.embedding.contrastive import ContrastiveRows, InfoNCE
+from helpers.embedding.contrastive_settings import InfoNCESettings
+from helpers.embedding.contrastive_trainer import batch_of, train_contrastive
+from helpers.embedding.gather import average_gradients
+from helpers.embedding.grad_cache import GradCache
+
+QUERIES = ["여권 만들기", "막차 시간", "여권 만들기", "도서관 휴관일", "쓰레기 버리는 날", "예방접종 예약"]
+DOCUMENTS = [
+    "여권은 구청에서 신청한다.", "버스는 자정까지 다닌다.", "사진과 신분증을 가져간다.",
+    "도서관은 월요일에 쉰다.", "종량제 봉투는 저녁에 내놓는다.", "보건소에 전화로 예약한다.",
+]  # fmt: skip
+NEGATIVES = [
+    ["여권 사진은 여섯 달 안에 찍는다."],
+    [],
+    ["막차는 열두 시에 떠난다."],
+    ["버스는 자정까지 다닌다.", "책은 두 주 빌린다."],
+    [],
+    [],
+]
+ROWS = ContrastiveRows.checked(QUERIES, DOCUMENTS, NEGATIVES)
+
+
+def vectors(rows=ROWS, width=8, dtype=torch.float64):
+    draw = torch.Generator().manual_seed(0)
+    counts = (len(rows), len(rows), sum(map(len, rows.negatives)))
+    return [torch.randn(n, width, generator=draw, dtype=dtype) for n in counts]
+
+
+def written_out(q, candidates, hidden, temperature):
+    """The formula, one exponential at a time."""
+    losses = []
+    for i, query in enumerate(F.normalize(q, dim=-1)):
+        weights = [
+            0 if (i, j) in hidden else math.exp(float(query @ c) / temperature)
+            for j, c in enumerate(F.normalize(candidates, dim=-1))
+        ]
+        losses.append(-math.log(weights[i] / sum(weights)))
+    return sum(losses) / len(losses)
+
+
+HIDDEN = {(0, 2), (2, 0), (1, 8)}  # the other answer to 여권 만들기; 막차's own document as somebody's hard negative
+
+
+@pytest.mark.parametrize("rows_at_once", [256, 2])
+def test_loss_is_the_formula_with_false_negatives_left_out(rows_at_once, monkeypatch):
+    monkeypatch.setattr(contrastive, "ROWS_AT_ONCE", rows_at_once)
+    q, d, n = vectors()
+    loss = InfoNCE(ROWS, 0.2)
+    assert loss.whole(q, d, n).item() == pytest.approx(written_out(q, torch.cat([d, n]), HIDDEN, 0.2), rel=1e-9)
+    assert written_out(q, torch.cat([d, n]), set(), 0.2) != pytest.approx(loss.whole(q, d, n).item(), rel=1e-3)
+    assert loss.masked.share == len(HIDDEN) / (6 * (6 + 4 - 1))
+    both = InfoNCE(ROWS, 0.2, both_directions=True).whole(q, d, n).item()
+    backwards = written_out(d, q, {(2, 0), (0, 2)}, 0.2)
+    assert both == pytest.approx((loss.whole(q, d, n).item() + backwards) / 2, rel=1e-9)
+
+
+@pytest.mark.parametrize("both_directions", [False, True])
+@pytest.mark.parametrize("with_cache", [False, True])
+def test_the_temperature_reaches_the_loss_on_every_path(both_directions, with_cache):
+    sides = vectors()
+    values = []
+    for temperature in (0.05, 0.2):
+        loss = InfoNCE(ROWS, temperature, both_directions=both_directions)
+        if with_cache:
+            tables = [side.requires_grad_() for side in sides]
+            lists = [[(s, i) for i in range(len(side))] for s, side in enumerate(sides)]
+            cache = GradCache(lambda texts, t=tables: torch.stack([t[s][i] for s, i in texts]), token_budget=6)
+            values.append(cache(loss, *lists).item())
+        else:
+            values.append(loss.whole(*sides).item())
+    assert abs(values[0] - values[1]) > 0.1
+
+
+def test_counts_that_differ_are_refused():
+    q, d, n = vectors()
+    with pytest.raises(InputError, match=r"vectors \(6, 6, 3\)"):
+        InfoNCE(ROWS, 0.1).whole(q, d, n[:3])
+    with pytest.raises(InputError, match="6, 5 and 6"):
+        ContrastiveRows.checked(QUERIES, DOCUMENTS[:5])
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"documents": ["", *DOCUMENTS[1:]]}, "document is empty"),
+        ({"queries": ["  ", *QUERIES[1:]]}, "query is empty"),
+        ({"negatives": [["여권은 구청에서 신청한다"], *NEGATIVES[1:]]}, "same text as its positive"),
+        ({"negatives": [["사진과 신분증을 가져간다."], *NEGATIVES[1:]]}, "known positive of its query"),
+    ],
+)
+def test_rows_that_would_train_wrongly_are_named(change, told):
+    given = {"queries": QUERIES, "documents": DOCUMENTS, "negatives": NEGATIVES} | change
+    with pytest.raises(InputError, match=f"{told}(.|\n)*row r0"):
+        ContrastiveRows.checked(**given, ids=[f"r{i}" for i in range(6)])
+
+
+def test_pairs_become_rows_and_a_negative_that_answers_is_left_out():
+    pairs = Pairs(["가 나", "가 나"], ["첫째 답", "둘째 답"], ["둘째 답", "다른 것"])
+    assert ContrastiveRows.of_pairs(pairs).negatives == [[], ["다른 것"]]
+
+
+# The Trainer
+
+
+@pytest.fixture
+def settings(tmp_path):
+    common = dict(batch_size=4, epochs=1, max_length=16, chunk_tokens=64, autocast="no", warmup=0.0)
+    return InfoNCESettings.load(output_dir=tmp_path, **common)
+
+
+def run(settings, **changes):
+    own = settings.changed(**changes)
+    set_seed(0)
+    encoder = own.encoder()
+    for name, module in encoder.named_modules():  # dropout draws differ between one pass and many
+        if name.endswith("dropout"):
+            module.p = 0.0
+    for layer in getattr(encoder.model, "base_model", encoder.model).modules():
+        if type(layer).__name__ == "BertSelfAttention":
+            layer.dropout.p = 0.0
+    return encoder, train_contrastive(encoder, ROWS, own)
+
+
+def weights(encoder):
+    return torch.cat([p.detach().flatten() for p in encoder.parameters() if p.requires_grad])
+
+
+def test_cached_training_ends_at_the_weights_of_the_whole_batch(settings):
+    whole, first = run(settings, grad_cache=False, max_steps=2)
+    cached, second = run(settings, grad_cache=True, max_steps=2)
+    start = weights(settings.encoder())
+    assert (weights(whole) - start).norm() > 1e-2
+    # Adam turns a gradient near 0 into a step of full size whatever its sign: so the losses, and most of the weights
+    assert second.losses == pytest.approx(first.losses, rel=1e-4)
+    assert (weights(cached) - weights(whole)).norm() < 0.05 * (weights(whole) - start).norm()
+    assert abs(run(settings, max_steps=2, loss_temperature=0.2)[1].losses[0] - first.losses[0]) > 0.05
+    assert first.losses[1] != first.losses[0]
+
+
+def test_lora_moves_and_bf16_leaves_no_autocast_behind(settings):
+    encoder, history = run(settings, use_lora=True, autocast="bf16", max_steps=1)
+    assert all(p.abs().sum() > 0 for n, p in encoder.named_parameters() if ".lora_B." in n) and history.steps == 1
+    with torch.no_grad():
+        assert encoder.model(**encoder.tokenizer(["비"], return_tensors="pt"))[0].dtype == torch.float32
+    before = encoder.encode(QUERIES, prompt="query")
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = encoder.encode(QUERIES, prompt="query")
+    assert np.abs(before - rounded).max() > 1e-5
+    np.testing.assert_array_equal(encoder.encode(QUERIES, prompt="query"), before)
+
+
+def test_prefixes_are_applied_and_saved_with_the_model(settings, tmp_path):
+    from sentence_transformers import SentenceTransformer
+
+    encoder = settings.encoder()
+    sides = batch_of(encoder, ROWS).sides
+    assert encoder.tokenizer.decode(sides[0][0], skip_special_tokens=True).strip().startswith("query: 여권")
+    assert encoder.tokenizer.decode(sides[2][0], skip_special_tokens=True).strip().startswith("passage: 여권 사진")
+    theirs = SentenceTransformer(str(encoder.save(tmp_path / "model")), device="cpu")
+    assert theirs.prompts == {"query": "query: ", "document": "passage: "}
+    given = theirs.encode_query(QUERIES, normalize_embeddings=True)
+    np.testing.assert_allclose(given, encoder.encode(QUERIES, prompt="query"), atol=1e-5)
+    assert np.abs(given - encoder.encode(QUERIES)).max() > 1e-3
+
+
+# Two processes
+
+
+def _worker(rank, port, folder):
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    share = PAIRED.take(range(3 * rank, 3 * rank + 3))
+    for wrapped in (False, True):
+        model = torch.nn.parallel.DistributedDataParallel(_encoder()) if wrapped else _encoder()
+        cache = GradCache(model, token_budget=12, **({"no_sync": model.no_sync} if wrapped else {}))
+        cache(InfoNCE(share, 0.1, both_directions=True), *_ids(share)).backward()
+        if not wrapped:
+            average_gradients(model.parameters())
+        torch.save(torch.cat([p.grad.flatten() for p in model.parameters()]), folder / f"{rank}-{wrapped}.pt")
+    torch.distributed.destroy_process_group()
+
+
+PAIRED = ContrastiveRows.checked(QUERIES, DOCUMENTS, [[f"오답 {sign}"] for sign in "가나다라마바"])
+
+
+def _encoder():
+    class Bag(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.words, self.layer = torch.nn.Embedding(300, 8).double(), torch.nn.Linear(8, 8).double()
+
+        def forward(self, texts):
+            return torch.stack([torch.tanh(self.layer(self.words(torch.tensor(text)))).mean(0) for text in texts])
+
+    return Bag()
+
+
+def _ids(rows):
+    negatives = [text for texts in rows.negatives for text in texts]
+    return [[[ord(c) % 300 for c in text][:12] for text in side] for side in (rows.queries, rows.documents, negatives)]
+
+
+def test_two_processes_give_the_gradient_of_one(tmp_path):
+    model = _encoder()
+    loss = InfoNCE(PAIRED, 0.1, both_directions=True)
+    loss.whole(*(model(side) for side in _ids(PAIRED))).backward()
+    expected = torch.cat([p.grad.flatten() for p in model.parameters()])
+    assert (
+        loss.masked.share > 0
+    )  # the two answers to 여권 만들기 lie in one process; its query in the other direction too
+    model.zero_grad()
+    for part in (range(3), range(3, 6)):  # what two processes that never speak to each other would do
+        rows = PAIRED.take(part)
+        (InfoNCE(rows, 0.1, both_directions=True).whole(*(model(side) for side in _ids(rows))) / 2).backward()
+    alone = torch.cat([p.grad.flatten() for p in model.parameters()])
+    assert (alone - expected).norm() / expected.norm() > 0.05
+    processes.spawn(_worker, (_free_port(), tmp_path), nprocs=2)
+    for name in ("0-False", "1-False", "0-True", "1-True"):  # averaged by us, and by DistributedDataParallel
+        given = torch.load(tmp_path / f"{name}.pt", weights_only=True)
+        assert (given - expected).norm() / expected.norm() < 1e-10, name
+
+
+def _free_port():
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
