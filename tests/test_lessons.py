@@ -45,7 +45,7 @@ def check_tasks(metrics):
     assert metrics["refused"] == metrics["leaked_rows"] == metrics["split_shared"] == 0 < metrics["split_shared_random"]
     assert metrics["leak_copied"] == metrics["leak_respaced"] == 1 and metrics["leak_inside"] > 0.8
     assert metrics["raw_respaced"] == 0 and metrics["rules_broken"] == 9 and metrics["reasons_when_hurt"] >= 6
-    assert metrics["copied_with_bug"] == 1 > 2 * metrics["copied_ours"] and metrics["museum_spelling"] == 0.25
+    assert metrics["copied_with_bug"] == 1 > 2 * metrics["copied_ours"] and metrics["museum_spelling"] == 0
     assert metrics["train_rows"] + metrics["dev_rows"] == metrics["rows"] > 700
 
 
