@@ -170,6 +170,7 @@ def test_in_a_real_browser(board, tmp_path):
             tab.locator(".js-plotly-plot .polarlayer path").first.wait_for()
             text = tab.inner_text("body")
             assert "3 rows measured here" in text and "15 published by others" in text and "Traceback" not in text
+            assert text.split("Embedding leaderboard")[0].count("\n") < 12, "something stands above the title"
             wider = tab.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
             assert wider <= 0, "the page scrolls sideways"
             tab.screenshot(path=tmp_path / "leaderboard.png", full_page=True)

@@ -20,8 +20,11 @@ from helpers.serving.leaderboard_figures import bars, radar
 
 RESULTS = "outputs/05_embedding_evaluation/leaderboard"
 PUBLISHED = "sample_data/published/koe5.jsonl"
-MAIN = ("ndcg@10", "ndcg@1", "spearman")
-"""Metrics to begin with, the first that is there."""
+MAIN = (
+    "ndcg@10",
+    "ndcg@1",
+    "spearman",
+)  # to begin with, the first that is there (a bare string would be shown on the page)
 
 
 def page(results: Path, published: Path) -> None:
@@ -78,7 +81,9 @@ def _board(rows: list[Row]) -> None:
     by = left.selectbox("Sort by", metrics, index=metrics.index(_main(metrics)), key="sort")
     best = right.radio("Order", ["best first", "worst first"], horizontal=True, key="order") == "best first"
     style = {name: st.column_config.NumberColumn(format="%.3f") for name in metrics}
-    st.dataframe(sorted_table(table, by, best_first=best), hide_index=True, column_config=style, key="board")
+    st.dataframe(
+        sorted_table(table, by, best_first=best), hide_index=True, column_config=style, placeholder="–", key="board"
+    )
     st.caption(
         "Rows of kind *published* are figures of others, from the source named; this course did not run those models."
     )
@@ -122,7 +127,8 @@ def _queries(one: list[QueryResult], two: list[QueryResult], metric: str, first:
     if part.empty:
         st.info("There is no such query.")
         return
-    st.dataframe(part.drop(columns="id"), hide_index=True, key="queries")
+    named = part.drop(columns="id").rename(columns={"first": first, "second": second})
+    st.dataframe(named, hide_index=True, key="queries")
     texts = dict(zip(part["id"], part["query"], strict=True))
     query = st.selectbox("Read one query", list(texts), format_func=texts.get, key="query")
     _texts(query, {first: one, second: two}, metric)
