@@ -1,12 +1,23 @@
-"""The adapter that other lessons start from."""
+"""Tuning: killed runs, checkpoints, labels left alone, adapters that move; and the adapter that other lessons start from."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
 
 import pytest
+import torch
+from safetensors.torch import load_file
+from trl import pack_dataset
 
 from helpers.course.errors import InputError
-from helpers.course.paths import repository_path
+from helpers.course.paths import REPOSITORY, repository_path
 from helpers.instruct import tuning
 from helpers.instruct.adapters import CARD_FILE, belongs_to, need_adapter_for
-from helpers.instruct.prompts import Prompt
+from helpers.instruct.checkpoints import mark, resumable, run_fingerprint
+from helpers.instruct.prompts import IGNORED, Example, Prompt
+from helpers.instruct.sft import as_dataset, same_labels
 from helpers.instruct.tuning import BASE, tuned_adapter
 
 
@@ -20,8 +31,6 @@ def adapter(tmp_path_factory):
 
 
 def test_an_adapter_holds_all_that_the_next_lesson_needs(adapter):
-    from safetensors.torch import load_file
-
     weights = load_file(adapter / "adapter_model.safetensors")
     moved = [name for name, weight in weights.items() if "lora_B" in name and weight.abs().max() > 0]
     assert len(moved) == 8 * 7
@@ -42,3 +51,83 @@ def test_an_adapter_is_found_again_and_an_old_one_is_not_taken(adapter, monkeypa
     need_adapter_for(adapter, BASE)
     with pytest.raises(InputError, match="no whole adapter"):
         need_adapter_for(repository_path(BASE), BASE)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A run that was left alone, a second time after its end, and one that was killed three times; what each said."""
+    whole, killed = tmp_path_factory.mktemp("whole"), tmp_path_factory.mktemp("killed")
+    wanted = [whole, whole, *(f"{killed}@{kill_at}" for kill_at in ("step:3", "save:4", "step:6")), killed]
+    wanted.append(f"{tmp_path_factory.mktemp('labels')}@labels")
+    command = [sys.executable, "-m", "tests.instruct_run", *map(str, wanted)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=800)
+    said = [json.loads(text) for text in re.findall(r'{"status".*', done.stdout)]  # a killed run's bar ends no line
+    assert len(said) == len(wanted), done.stderr[-3000:]
+    return whole, killed, said
+
+
+def test_a_run_killed_three_times_ends_at_bitwise_the_same_adapter(runs):
+    """Between checkpoints, while a checkpoint is half written, and just before the end; LoRA dropout draws included."""
+    whole, killed, said = runs
+    assert said[0] == {"status": 0, "resumed_from": 0, "steps": 6}
+    assert said[2:6] == [{"status": -signal.SIGKILL}] * 3 + [{"status": 0, "resumed_from": 4, "steps": 6}]
+    one, other = (load_file(folder / "adapter" / "adapter_model.safetensors") for folder in (whole, killed))
+    assert one.keys() == other.keys() and len(one) == 2 * 8 * 7
+    for name, weight in one.items():
+        assert torch.equal(weight, other[name]), name
+        assert weight.abs().max() > 0
+
+
+def test_a_finished_run_starts_anew_and_ends_the_same(runs):
+    assert runs[2][1] == {"status": 0, "resumed_from": 0, "steps": 6}
+
+
+def test_the_trainer_learns_our_labels_packed_or_not(runs):
+    said = runs[2][6]
+    assert said["status"] == 0 and said["as given"] is True
+    assert 1 <= said["packed rows"] <= said["rows"]  # Unsloth does not pack on a CPU
+    examples = [Example([1, 5, 6], [IGNORED, 5, 6]), Example([1, 7], [IGNORED, 7])] * 4
+    packed = pack_dataset(as_dataset(examples), 10)  # what trl does on a GPU
+    assert len(packed) < len(examples)
+    same_labels(packed, examples)
+
+
+def test_four_rows_at_once_are_two_rows_twice(runs):
+    """A token counts the same in either: the mean is over the step's tokens, not over passes."""
+    said = runs[2][6]
+    assert said["2 x 2"] == pytest.approx(said["4 x 1"], rel=0.02)
+    assert said["4 x 1"][0] != pytest.approx(said["4 x 1"][1], rel=0.02)
+
+
+def checkpoint(folder, step, whole=True):
+    path = folder / f"checkpoint-{step}"
+    path.mkdir(parents=True)
+    (path / "trainer_state.json").write_text(f'{{"global_step": {step}}}' if whole else '{"glob')
+    return path
+
+
+def test_only_whole_checkpoints_of_the_same_run_are_taken(tmp_path):
+    mark(tmp_path, "a", finished=False)
+    second, third = checkpoint(tmp_path, 20), checkpoint(tmp_path, 100, whole=False)
+    first = checkpoint(tmp_path, 3)
+    assert resumable(tmp_path, "a") == second
+    assert not third.exists() and first.exists()
+    assert resumable(tmp_path, "b") is None and not second.exists()
+    kept = checkpoint(tmp_path, 5)
+    mark(tmp_path, "b", finished=True)
+    assert resumable(tmp_path, "b") is None and not kept.exists()
+
+
+def test_a_fingerprint_knows_settings_rows_and_labels():
+    one, other = Example([1, 2], [IGNORED, 2]), Example([1, 2], [1, 2])
+    base = run_fingerprint({"lora_r": 8}, [one])
+    assert base == run_fingerprint({"lora_r": 8}, [one])
+    assert len({base, run_fingerprint({"lora_r": 4}, [one]), run_fingerprint({"lora_r": 8}, [other])}) == 3
+
+
+def test_labels_that_a_library_changed_are_noticed():
+    examples = [Example([1, 5, 6], [IGNORED, 5, 6]), Example([1, 7], [IGNORED, 7])]
+    same_labels(as_dataset(examples), examples)
+    same_labels(as_dataset([Example([1, 5, 6, 1, 7], [IGNORED, 5, 6, IGNORED, 7])]), examples)  # packed
+    with pytest.raises(RuntimeError, match="changed the labels"):
+        same_labels(as_dataset([Example([1, 5, 6], [1, 5, 6]), examples[1]]), examples)

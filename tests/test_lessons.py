@@ -77,7 +77,18 @@ def check_zero_shot(metrics):
     assert metrics["results"] == 2 * 4 * 6
 
 
+def check_tuning(metrics):
+    assert metrics["loss_after"] < metrics["loss_before"] and abs(metrics["loss_plain"] - metrics["loss_after"]) < 0.05
+    assert 0 < metrics["trained_share"] < 1 and metrics["trained_weights"] > 0 and metrics["best_step"] >= 1
+    assert metrics["typed_one_space_more"] != metrics["typed_as_trained"] > 0
+    assert metrics["template_matches"] == metrics["eos_learned_with_the_bug"] == 0
+    assert metrics["mb_4bit"] < metrics["mb_as_stored"] and metrics["deep_after"] > 0 < metrics["loss_rank_high_rslora"]
+    for name in ("ends_before", "ends_after", "ends_with_the_bug", "ends_without"):
+        assert 0 <= metrics[name] <= 1
+
+
 CHECKS = {
+    "07_instruction_lora_unsloth": check_tuning,
     "A1_pretraining_small_models": check_pretraining,
     "00_start_here": check_start,
     "01_embedding_data": check_data,

@@ -1,0 +1,117 @@
+"""Small tuning runs in processes of their own, some of which are killed: ``python -m tests.instruct_run FOLDER[@KILL] ...``.
+
+KILL is ``step:3`` (SIGKILL when step 3 is done) or ``save:4`` (while checkpoint 4 is half written), or
+``labels``: no run, but what the trainer would learn. The libraries are imported
+once, then every run is a fork, one after the other. Prints one line of JSON a run: exit status, and what its history says.
+"""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+from helpers.course.machine import set_seed
+from helpers.instruct.product_rows import product_rows
+from helpers.instruct.rows import split_by_question, to_examples
+from helpers.instruct.settings import InstructionSettings
+from helpers.instruct.tuning import load_for_tuning, tune
+from helpers.instruct.unsloth_first import fast_language_model
+
+
+def main(runs: list[str]) -> None:
+    fast_language_model()
+    import helpers.instruct.sft
+
+    assert helpers.instruct.sft
+    for run in runs:
+        folder, _, kill_at = run.partition("@")
+        child = os.fork()
+        if not child:
+            labels_kept(folder) if kill_at == "labels" else one_run(folder, kill_at)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        said = Path(folder, "said.json")
+        print(json.dumps({"status": os.waitstatus_to_exitcode(status)} | _taken(said)), flush=True)
+
+
+def _taken(path: Path) -> dict[str, object]:
+    if not path.exists():
+        return {}
+    said = json.loads(path.read_text())
+    path.unlink()
+    return said
+
+
+def one_run(folder: str, kill_at: str) -> None:
+    settings = InstructionSettings.load(
+        output_dir=folder, smoke=False, max_steps=6, eval_steps=2, save_steps=2, logging_steps=1, lora_r=4,
+        train_batch_size=2, eval_batch_size=2, gradient_accumulation_steps=2, lora_dropout=0.1, warmup_steps=2,
+    )  # fmt: skip
+    model, prompt = load_for_tuning(settings)
+    train, aside = split_by_question(product_rows(40), 0.1, 4, 13)
+    examples, held_out = (to_examples(rows, prompt, 256)[1] for rows in (train, aside))
+    set_seed(len(kill_at))  # what the process drew before must not matter
+    history = tune(model, prompt, examples, held_out, settings, [killer(kill_at)] if kill_at else [])
+    model.save_pretrained(str(Path(folder) / "adapter"), save_embedding_layers=False)
+    said = {"resumed_from": history.resumed_from, "steps": history.steps}
+    Path(folder, "said.json").write_text(json.dumps(said))
+
+
+def labels_kept(folder: str) -> None:
+    """What the trainer would really learn: rows as given, rows packed, and batches of 2 x 2 against 4 x 1."""
+    from helpers.instruct.sft import make_trainer, same_labels
+
+    told = {"evaluation_strategy": "no", "load_best_model_at_end": False, "smoke": False, "output_dir": folder}
+    settings = InstructionSettings.load(max_steps=2, logging_steps=1, warmup_steps=0, lora_r=4, **told)
+    said = {}
+    rows, _ = split_by_question(product_rows(24), 0.1, 4, 13)
+    for name, changes in {
+        "packed": {"packing": True, "train_batch_size": 2},
+        "4 x 1": {"train_batch_size": 4, "gradient_accumulation_steps": 1},
+        "2 x 2": {"train_batch_size": 2, "gradient_accumulation_steps": 2},
+    }.items():
+        own = settings.changed(**changes)
+        model, prompt = load_for_tuning(own)
+        examples = to_examples(rows, prompt, 256)[1]
+        trainer = make_trainer(model, prompt, examples, examples[:2], own, shown=False)
+        same_labels(trainer.train_dataset, examples)
+        if name == "packed":
+            said["packed rows"] = len(trainer.train_dataset)
+            continue
+        batch = next(iter(trainer.get_train_dataloader()))
+        found = {
+            tuple(row[mask.bool()].tolist()) for row, mask in zip(batch["labels"], batch["attention_mask"], strict=True)
+        }
+        said["as given"] = found <= {tuple(one.labels) for one in examples}
+        trainer.train()
+        said[name] = [row["loss"] for row in trainer.state.log_history if "loss" in row]
+    Path(folder, "said.json").write_text(json.dumps(said | {"rows": len(rows)}))
+
+
+def killer(kill_at: str):
+    """A callback that ends this process as a power cut would."""
+    from transformers import Trainer, TrainerCallback
+
+    kind, _, number = kill_at.partition(":")
+    step = int(number)
+    if kind == "save":
+        finish = Trainer._save_rng_state
+
+        def cut(trainer, folder):
+            if trainer.state.global_step == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+            finish(trainer, folder)
+
+        Trainer._save_rng_state = cut
+
+    class Kill(TrainerCallback):
+        def on_step_end(self, args, state, control, **given):
+            if kind == "step" and state.global_step == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    return Kill()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
