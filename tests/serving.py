@@ -14,11 +14,16 @@ MODEL = "sample_data/models/ko-mini-mistral"
 SMALL = {"tuned": False, "dtype": "float32", "template": "seed", "repetition_penalty": 1.0}
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 QUESTIONS = [
-    f"{place}에서 {thing} 이야기를 {count}문장으로 써 주세요."
+    f"{place}에서 {thing} 이야기를 써 주세요."
     for place in ("부산", "제주도", "시골 학교", "우주 정거장", "오래된 시장")
     for thing in ("고양이", "첫눈", "기차", "할머니의 김치", "잃어버린 우산")
-    for count in (1, 2)
 ]
+BEGINNINGS = [
+    f"{who} {where}"
+    for who in ("우리 할머니는", "그 배우는", "정부는 올해", "이 식당은", "고양이가")
+    for where in ("어제 시장에서", "처음부터 끝까지", "서울 한가운데", "비가 오는 날이면", "아무도 모르게")
+]
+"""Texts to continue: unlike answers to questions, these differ whatever the weights are."""
 
 
 @functools.cache
@@ -29,10 +34,11 @@ def reference():
 
 
 @functools.cache
-def expected(question: str, tokens: int) -> str:
-    """The greedy answer by transformers' own generate, one prompt at a time."""
+def expected(text: str, tokens: int, *, raw: bool = False) -> str:
+    """The greedy answer by transformers' own generate, one prompt at a time; ``raw``: the text is only continued."""
     prompt, model = reference()
-    ids = torch.tensor([prompt.prompt_ids(question)])
+    plain = [prompt.bos_id, *prompt.tokenizer(text, add_special_tokens=False).input_ids]
+    ids = torch.tensor([plain if raw else prompt.prompt_ids(text)])
     settings = dict(do_sample=False, eos_token_id=list(prompt.stop_ids), pad_token_id=prompt.pad_id)
     with torch.inference_mode():
         output = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, **settings)

@@ -87,6 +87,22 @@ def check_tuning(metrics):
         assert 0 <= metrics[name] <= 1
 
 
+def check_serving(metrics):
+    assert metrics["answered"] == metrics["asked"] > 0 and metrics["mixed_up"] == 0 and metrics["freed_slots"] == 1
+    assert metrics["engine_death_told"] is True and metrics["recovered_same"] is True
+    assert metrics["processes_left"] == 0 and metrics["exit_code"] == 0
+    assert 0 < metrics["latency_p50"] <= metrics["latency_p95"] and metrics["tokens_per_second_all"] > 0
+
+
+def check_evaluation(metrics):
+    assert metrics["ranx_gap"] < 1e-9 and metrics["mteb_gap"] < 1e-3
+    assert metrics["rows_published"] == 15 and metrics["rows_measured"] >= 5
+    assert metrics["difference_low"] <= metrics["difference"] <= metrics["difference_high"]
+    for name in ("bm25", "base", "base_bm25", metrics["best"]):
+        assert 0 <= metrics[f"ndcg1_{name}_hansol"] <= 1 and 0 < metrics[f"ndcg10_{name}_hansol"] <= 1
+    assert metrics["ndcg10_bm25_hansol"] > 0.5
+
+
 CHECKS = {
     "07_instruction_lora_unsloth": check_tuning,
     "A1_pretraining_small_models": check_pretraining,
@@ -96,7 +112,9 @@ CHECKS = {
     "06_instruction_data": check_tasks,
     "03_infonce_gradient_cache": check_infonce,
     "04_triplet_and_embeddinggemma": check_triplets,
+    "05_embedding_evaluation": check_evaluation,
     "10_zero_shot": check_zero_shot,
+    "11_serving": check_serving,
 }
 
 

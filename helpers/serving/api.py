@@ -109,7 +109,20 @@ def make_app(settings: ServingSettings, served: dict[str, Served], engine: Engin
         metrics.restarts.set(engine.restarts)
         return Response(metrics.text(), media_type="text/plain; version=0.0.4")
 
+    _say_what_is_allowed(app, settings, served)
     return app
+
+
+def _say_what_is_allowed(app: FastAPI, settings: ServingSettings, served: dict[str, Served]) -> None:
+    """Put the names that are served and the longest answer into the OpenAPI description."""
+    description = app.openapi()  # kept by FastAPI, and served from there
+    for name in ("ChatRequest", "CompletionRequest"):
+        fields = description["components"]["schemas"][name]["properties"]
+        fields["model"]["enum"] = list(served)
+        for limit in {"max_tokens", "max_completion_tokens"} & set(fields):
+            fields[limit]["anyOf"][0]["maximum"] = settings.max_tokens
+    [parameter] = description["paths"]["/v1/models/{name}"]["get"]["parameters"]
+    parameter["schema"]["enum"] = list(served)
 
 
 async def _invalid(_: Request, error: RequestValidationError) -> Response:
@@ -122,10 +135,12 @@ async def _invalid(_: Request, error: RequestValidationError) -> Response:
 
 
 async def _known(_: Request, error: HTTPException) -> Response:
-    if not isinstance(error, ApiError):
-        allowed = (error.headers or {}).get("allow", "")
-        error = ApiError(error.status_code, error.detail, allowed=allowed)
-    return error.response()
+    if isinstance(error, ApiError):
+        return error.response()
+    headers = error.headers or {}  # of 405: what is allowed
+    other = ApiError(error.status_code, error.detail, allowed=headers.get("Allow", ""))
+    other.headers = headers
+    return other.response()
 
 
 async def _unknown(_: Request, __: Exception) -> Response:

@@ -105,7 +105,7 @@ def _end(process: subprocess.Popen) -> None:
         family = []
     process.terminate()
     try:
-        process.wait(20)
+        process.wait(60)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()

@@ -81,7 +81,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         values = {name: parse_value(value) for name, value in options.parameters}
-        return run(ServingSettings.load(options.config, profile=options.profile, **values))
+        given = {"config": options.config, "profile": options.profile}
+        return run(ServingSettings.load(**given | values))
     except InputError as error:
         print(error, file=sys.stderr)
         return 2

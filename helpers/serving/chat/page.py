@@ -78,14 +78,15 @@ async def offer_settings(chosen: dict) -> None:
         names = []
         await cl.ErrorMessage(content=in_korean(error)).send()
     default = names[-1] if names else ""  # adapters come after the base model, which has learned no answers
+    warm = "높을수록 답이 다양해집니다"
     widgets = [
-        Slider("temperature", "온도", chosen.get("temperature", 0), 0, 2, 0.1, tooltip="높을수록 답이 다양해집니다"),
-        Slider("tokens", "답변 길이 (토큰)", chosen.get("tokens", TOKENS), 8, LONGEST, 8),
-        TextInput("system", "시스템 프롬프트", chosen.get("system", ""), placeholder="예: 친절한 비서처럼 답하세요."),
+        Slider("temperature", "온도", min=0, max=2, step=0.1, initial=chosen.get("temperature", 0), tooltip=warm),
+        Slider("tokens", "답변 길이 (토큰)", min=8, max=LONGEST, step=8, initial=chosen.get("tokens", TOKENS)),
+        TextInput("system", "시스템 프롬프트", initial=chosen.get("system", ""), placeholder="예: 비서처럼 답하세요."),
     ]
     if names:
         initial = chosen["model"] if chosen.get("model") in names else default
-        widgets.insert(0, Select("model", "모델", initial, values=names))
+        widgets.insert(0, Select("model", "모델", initial_value=initial, values=names))
     cl.user_session.set("settings", await cl.ChatSettings(widgets).send())
 
 
@@ -104,7 +105,7 @@ async def answer(question: cl.Message) -> None:
         if message.content:
             messages.append({"role": "assistant", "content": message.content})
             cl.user_session.set("messages", messages)
-            await message.update()
+            await message.send()
 
 
 async def write(message: cl.Message, messages: list[dict[str, str]]) -> None:

@@ -94,7 +94,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         values = {name: parse_value(value) for name, value in options.parameters}
-        command, environment = chat_command(ServingSettings.load(options.config, **values))
+        command, environment = chat_command(ServingSettings.load(**{"config": options.config} | values))
     except InputError as error:
         print(error, file=sys.stderr)
         return 2

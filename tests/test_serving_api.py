@@ -1,0 +1,374 @@
+"""The model server as its clients see it: a real process, the official openai client, every limit, every way to end."""
+
+import asyncio
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlsplit
+
+import openai
+import psutil
+import pytest
+
+from helpers.course.errors import InputError
+from helpers.course.paths import REPOSITORY
+from helpers.serving.background import model_server
+from helpers.serving.load import put_load
+from helpers.serving.serve import main
+from tests.serving import BEGINNINGS, ONE_THREAD, QUESTIONS, SMALL, ask, client, expected, loud_adapter, reference
+
+CHAT = REPOSITORY / ".venv-chat/bin"
+LIMITS = {"max_prompt_tokens": 200, "max_tokens": 800, "default_tokens": 12, "max_body_kb": 8, "batch_size": 8}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("server")
+    adapters = {"loud": str(loud_adapter(folder / "loud"))}
+    with model_server(folder / "log", environment=ONE_THREAD, adapters=adapters, **SMALL, **LIMITS) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def strict(tmp_path_factory):
+    """One request at a time, little patience, a key."""
+    limits = LIMITS | {"max_requests": 1, "request_seconds": 1.5, "body_seconds": 1, "shutdown_seconds": 1}
+    limits["max_restarts"] = 0
+    environment = ONE_THREAD | {"COURSE_API_KEY": "비밀-열쇠".encode().hex()}
+    with model_server(tmp_path_factory.mktemp("strict") / "log", environment=environment, **SMALL, **limits) as running:
+        running.key = environment["COURSE_API_KEY"]
+        yield running
+
+
+def wait_for(condition, seconds=30):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come true in time"
+        time.sleep(0.05)
+
+
+def raw(server, method, path, body=None, headers=None):
+    connection = http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=20)
+    connection.request(method, path, body, headers or {"Content-Type": "application/json"})
+    answer = connection.getresponse()
+    return answer.status, answer.read().decode(), dict(answer.getheaders())
+
+
+def long_stream(server, **given):
+    """A stream that goes on for seconds whatever the weights say, its first event already read."""
+    key = getattr(server, "key", "none")
+    options = {"max_tokens": 800, "extra_body": {"ignore_eos": True, "repetition_penalty": 1.5}} | given
+    stream = client(server, key).chat.completions.create(
+        model="ko-mini", messages=ask("옛날이야기"), stream=True, **options
+    )
+    next(iter(stream))
+    return stream
+
+
+def test_an_answer_is_what_generate_gives(server):
+    answer = client(server).chat.completions.create(model="ko-mini", messages=ask(QUESTIONS[0]), max_tokens=16)
+    assert answer.choices[0].message.content == expected(QUESTIONS[0], 16)
+    assert answer.usage.prompt_tokens == len(reference()[0].prompt_ids(QUESTIONS[0]))
+    assert answer.usage.completion_tokens <= 16 and answer.choices[0].finish_reason in ("stop", "length")
+    assert expected(QUESTIONS[0], 16) != expected(QUESTIONS[0], 4)
+
+
+def test_a_stream_is_the_same_answer_in_parts(server):
+    options = dict(model="ko-mini", messages=ask(QUESTIONS[3]), max_tokens=24, stream=True)
+    chunks = list(client(server).chat.completions.create(**options, stream_options={"include_usage": True}))
+    texts = [chunk.choices[0].delta.content for chunk in chunks[:-1]]
+    assert "".join(texts) == expected(QUESTIONS[3], 24) and len(texts) > 3
+    assert chunks[0].choices[0].delta.role == "assistant" and chunks[-2].choices[0].finish_reason
+    assert chunks[-1].usage.completion_tokens >= len(texts) - 1 and len({chunk.id for chunk in chunks}) == 1
+
+
+def test_completions_take_text_or_ids(server):
+    prompt, _ = reference()
+    ask_for = client(server).completions.create
+    by_ids = ask_for(model="ko-mini", prompt=prompt.prompt_ids(QUESTIONS[1]), max_tokens=12)
+    assert by_ids.choices[0].text == expected(QUESTIONS[1], 12)
+    text = "이 영화는 정말"
+    ids = [prompt.bos_id, *prompt.tokenizer(text, add_special_tokens=False).input_ids]
+    assert ask_for(model="ko-mini", prompt=text).choices == ask_for(model="ko-mini", prompt=ids).choices
+    parts = list(ask_for(model="ko-mini", prompt=text, stream=True))
+    assert "".join(part.choices[0].text for part in parts) == ask_for(model="ko-mini", prompt=text).choices[0].text
+
+
+def test_an_adapter_is_a_model_name(server):
+    models = client(server).models
+    assert [(card.id, card.parent) for card in models.list()] == [("ko-mini", None), ("loud", "ko-mini")]
+    assert models.retrieve("loud").max_tokens == 800
+
+    def answer(model):
+        result = client(server).chat.completions.create(model=model, messages=ask(QUESTIONS[0]), max_tokens=16)
+        assert result.model == model
+        return result.choices[0].message.content
+
+    with ThreadPoolExecutor(8) as pool:  # both in one batch
+        answers = list(pool.map(answer, ["ko-mini", "loud"] * 4))
+    assert set(answers[::2]) == {expected(QUESTIONS[0], 16)} and len(set(answers[1::2])) == 1
+    assert answers[0] != answers[1]
+
+
+def test_a_seed_repeats_a_sampled_answer_and_stop_texts_end_it(server):
+    create = client(server).chat.completions.create
+
+    def text(**options):
+        answer = create(model="ko-mini", messages=ask(QUESTIONS[2]), max_tokens=20, **options).choices[0]
+        return answer.message.content, answer.finish_reason
+
+    hot = dict(temperature=2.0, top_p=0.99)
+    assert text(seed=1, **hot) == text(seed=1, **hot)
+    assert len({text(seed=seed, **hot) for seed in range(4)}) > 1
+    whole = expected(QUESTIONS[2], 20)
+    middle = whole[len(whole) // 2]
+    assert text(stop=middle) == (whole[: whole.index(middle)], "stop")
+
+
+REFUSED = [
+    ({"max_tokens": 801}, 400, "1 to 800"),
+    ({"max_tokens": 0}, 400, "greater than or equal to 1"),
+    ({"temperature": 2.5}, 400, "less than or equal to 2"),
+    ({"n": 2}, 400, "1"),
+    ({"seed": -1}, 400, "greater than or equal to 0"),
+    ({"tools": []}, 400, "tools"),
+    ({"model": "없는 모델"}, 404, "ko-mini, loud"),
+    ({"messages": []}, 400, "at least 1"),
+    ({"messages": ask("가 " * 900)}, 400, "200"),
+    ({"messages": ask(" ")}, 400, "empty"),
+    ({"messages": [{"role": "assistant", "content": "네"}]}, 400, "user last"),
+    ({"messages": [{"role": "wizard", "content": "네"}]}, 400, "'system', 'user' or 'assistant'"),
+    ({"messages": ask("\ud800")}, 400, "unicode"),
+    ({"stop": ["가"] * 5}, 400, "at most 4 items"),
+    ({"max_tokens": 3, "max_completion_tokens": 4}, 400, "one of them"),
+]
+
+
+@pytest.mark.parametrize("change, status, says", REFUSED)
+def test_what_is_not_allowed_is_refused_and_the_answer_says_what_is(server, change, status, says):
+    body = json.dumps({"model": "ko-mini", "messages": ask("안녕")} | change)
+    got, text, _ = raw(server, "POST", "/v1/chat/completions", body)
+    error = json.loads(text)["error"]
+    assert got == status and says in error["message"], error
+    assert error["type"] in ("invalid_request_error", "not_found_error")
+
+
+@pytest.mark.parametrize(
+    "method, path, body, status, says",
+    [
+        ("POST", "/v1/chat/completions", b'{"model": "ko-mini', 400, "JSON"),
+        ("POST", "/v1/chat/completions", b"[" * 5000, 400, ""),
+        ("POST", "/v1/chat/completions", b"\xff\xfe", 400, ""),
+        ("POST", "/v1/completions", b'{"model": "ko-mini", "prompt": [8192]}', 400, "0 to 8,191"),
+        ("POST", "/v1/completions", b'{"model": "ko-mini", "prompt": ""}', 400, ""),
+        ("POST", "/v1/completions", b'{"model": "ko-mini", "prompt": "a", "temperature": NaN}', 400, "finite"),
+        ("POST", "/v1/chat/completions", b'{"x": "' + b"a" * 9000 + b'"}', 413, "8,192 bytes"),
+        ("GET", "/v1/chat/completions", None, 405, "POST"),
+        ("GET", "/v2", None, 404, ""),
+    ],
+)
+def test_broken_bodies_and_wrong_doors(server, method, path, body, status, says):
+    got, text, _ = raw(server, method, path, body)
+    if b'"prompt": ""' in (body or b""):  # BOS alone is a prompt: the model writes something
+        assert got == 200
+        return
+    assert got == status and says in json.loads(text)["error"]["message"], text
+
+
+def test_a_chunked_body_is_counted_while_it_comes(server):
+    netloc = urlsplit(server.url)
+    with socket.create_connection((netloc.hostname, netloc.port), timeout=20) as wire:
+        wire.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+        wire.sendall(b"".join(b"400\r\n" + b"a" * 1024 + b"\r\n" for _ in range(9)))
+        assert b" 413 " in wire.recv(200)
+
+
+def test_200_requests_by_32_clients_none_lost_none_mixed_up(server):
+    texts = [BEGINNINGS[number % len(BEGINNINGS)] for number in range(200)]
+    answers = {text: expected(text, 8, raw=True) for text in BEGINNINGS}
+    assert len(set(answers.values())) >= 5
+    load = asyncio.run(put_load(server.url, "ko-mini", texts, 32, 8, raw=True))
+    assert [timing.text for timing in load.timings] == [answers[text] for text in texts]
+    assert server.health()["running"] == 0
+
+
+def test_a_client_that_leaves_frees_its_slot(server):
+    streams = [long_stream(server) for _ in range(3)]
+    assert server.health()["running"] == 3
+    for stream in streams:
+        stream.response.close()
+    wait_for(lambda: server.health()["running"] == 0, 3)
+    netloc = urlsplit(server.url)  # and one that leaves without having asked for a stream
+    body = json.dumps({"model": "ko-mini", "prompt": "옛날", "max_tokens": 800, "ignore_eos": True}).encode()
+    with socket.create_connection((netloc.hostname, netloc.port)) as wire:
+        wire.sendall(
+            b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+            % len(body)
+            + body
+        )
+        wait_for(lambda: server.health()["running"] == 1, 5)
+    wait_for(lambda: server.health()["running"] == 0, 3)
+
+
+def test_metrics_count_what_happened(server):
+    def value(name):
+        lines = server.get("/metrics")[1].splitlines()
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
+
+    done, tokens = 'course_requests_total{path="/v1/completions",status="200"}', "course_answer_tokens_total"
+    before = value(done), value(tokens)
+    raw(server, "POST", "/v1/completions", b'{"model": "ko-mini", "prompt": "a", "max_tokens": 5, "ignore_eos": true}')
+    assert (value(done), value(tokens)) == (before[0] + 1, before[1] + 5)
+
+
+@pytest.mark.skipif(
+    not (CHAT / "schemathesis").exists(), reason="`make chat-env` makes the environment with schemathesis"
+)
+def test_schemathesis_finds_no_server_error(server, tmp_path):
+    options = [
+        "--config-file",
+        REPOSITORY / "tests/schemathesis.toml",
+        "run",
+        f"{server.url}/openapi.json",
+        "--no-color",
+    ]
+    options += [
+        "--max-examples",
+        "12",
+        "--seed",
+        "13",
+        "--phases",
+        "examples,coverage,fuzzing",
+        "--request-timeout",
+        "60",
+    ]
+    command = [CHAT / "schemathesis", *options, "--exclude-path-regex", "metrics"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    assert "No issues found" in done.stdout, done.stdout[-3000:]
+
+
+def test_killing_the_engine_ends_streams_with_an_error_and_the_server_recovers(server):
+    before = server.health()
+    streams = [long_stream(server) for _ in range(3)]
+    os.kill(before["engine_pid"], signal.SIGKILL)
+    start = time.monotonic()
+    for stream in streams:
+        with pytest.raises(openai.APIError, match="engine died"):
+            list(stream)
+    assert time.monotonic() - start < 5
+    status, text, headers = raw(server, "POST", "/v1/completions", b'{"model": "ko-mini", "prompt": "a"}')
+    assert status == 503 and "restarted" in text and int(headers["retry-after"]) > 0
+    assert server.get("/health")[0] == 503
+    wait_for(lambda: server.get("/health")[0] == 200, 120)
+    after = server.health()
+    assert after["restarts"] == before["restarts"] + 1 and after["engine_pid"] != before["engine_pid"]
+    answer = client(server).chat.completions.create(model="ko-mini", messages=ask(QUESTIONS[0]), max_tokens=16)
+    assert answer.choices[0].message.content == expected(QUESTIONS[0], 16)
+
+
+# The second server: strict limits. The order matters: the last test ends it.
+def test_a_key_is_asked_for(strict):
+    for key in ("none", strict.key + "0", ""):
+        status, text, headers = raw(strict, "GET", "/v1/models", headers={"Authorization": f"Bearer {key}"})
+        assert status == 401 and "Authorization: Bearer" in text and headers["www-authenticate"] == "Bearer"
+        assert strict.key not in text
+    assert [card.id for card in client(strict, strict.key).models.list()] == ["ko-mini"]
+    assert strict.get("/health")[0] == 200
+
+
+def test_one_too_many_gets_429_and_an_answer_that_takes_too_long_is_ended(strict):
+    stream = long_stream(strict)
+    with pytest.raises(openai.RateLimitError, match="1 requests at once") as refusal:
+        client(strict, strict.key).chat.completions.create(model="ko-mini", messages=ask("안녕"))
+    assert refusal.value.response.headers["retry-after"] == "1"
+    with pytest.raises(openai.APIError, match=r"allowed: 1\.5 seconds"):
+        list(stream)
+    with pytest.raises(openai.InternalServerError, match="took too long") as late:
+        options = {"max_tokens": 800, "extra_body": {"ignore_eos": True}}
+        client(strict, strict.key).chat.completions.create(model="ko-mini", messages=ask("안녕"), **options)
+    assert late.value.status_code == 504 and strict.health()["running"] == 0
+
+
+def test_a_body_that_dawdles_gets_408(strict):
+    netloc = urlsplit(strict.url)
+    head = (
+        f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {strict.key}\r\nContent-Length: 50\r\n\r\n"
+    )
+    with socket.create_connection((netloc.hostname, netloc.port), timeout=20) as wire:
+        wire.sendall(head.encode() + b'{"model"')
+        assert b" 408 " in wire.recv(200)
+
+
+def test_a_frozen_engine_costs_time_not_the_server(strict):
+    pid = strict.health()["engine_pid"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(openai.InternalServerError, match="took too long"):
+            client(strict, strict.key).completions.create(model="ko-mini", prompt="안녕")
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert strict.health()["running"] == 0
+    assert client(strict, strict.key).completions.create(model="ko-mini", prompt="안녕", max_tokens=2).choices
+
+
+def test_an_engine_that_dies_too_often_ends_the_server(strict):
+    pid = strict.health()["engine_pid"]
+    stream = long_stream(strict)
+    os.kill(pid, signal.SIGKILL)
+    with pytest.raises(openai.APIError, match="engine died"):
+        list(stream)
+    assert strict.process.wait(60) == 70
+    assert "died too often" in strict.log.read_text()
+
+
+def test_sigterm_lets_short_answers_finish_and_ends_long_ones_cleanly(tmp_path):
+    with model_server(tmp_path / "log", environment=ONE_THREAD, **SMALL, **LIMITS, shutdown_seconds=1) as running:
+        family = psutil.Process(running.process.pid).children(recursive=True)
+        long, short = long_stream(running), long_stream(running, max_tokens=10)
+        running.process.send_signal(signal.SIGTERM)
+        chunks = list(short)
+        assert chunks[-1].choices[0].finish_reason == "length"
+        with pytest.raises(openai.APIError, match="shut down"):
+            list(long)
+        assert running.process.wait(60) == 0
+    assert family and not psutil.wait_procs(family, 5)[1]
+
+
+@pytest.mark.parametrize(
+    "parameters, says",
+    [
+        ({"host": "0.0.0.0"}, "COURSE_API_KEY"),
+        ({"max_tokens": 1000}, "at most 1024"),
+        ({"default_tokens": 300, "max_tokens": 200}, "above max_tokens"),
+        ({"adapters": {"x": "sample_data"}}, "holds no whole adapter"),
+        ({"batchsize": 3}, "batch_size"),
+    ],
+)
+def test_settings_that_cannot_be_served_are_named(capsys, monkeypatch, parameters, says):
+    monkeypatch.delenv("COURSE_API_KEY", raising=False)
+    given = SMALL | {"max_prompt_tokens": 200} | parameters
+    options = [part for name, value in given.items() for part in ("-p", name, json.dumps(value).strip('"'))]
+    assert main(options) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_a_model_that_cannot_be_loaded_ends_the_start(tmp_path):
+    (tmp_path / "model").mkdir()
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / "model" / name).write_bytes((REPOSITORY / "sample_data/models/ko-mini-mistral" / name).read_bytes())
+    with (
+        pytest.raises(InputError, match="exit code 3"),
+        model_server(tmp_path / "log", environment=ONE_THREAD, model=str(tmp_path / "model"), **SMALL),
+    ):
+        pass
+
+
+if sys.platform != "linux":
+    pytestmark = pytest.mark.skip(reason="the server's tests send Linux signals")
