@@ -6,8 +6,10 @@ from transformers import MistralConfig, MistralForCausalLM
 
 from helpers.course.errors import InputError
 from helpers.instruct import likelihood
-from helpers.instruct.label_tree import LabelTree, shared_prefix
+from helpers.instruct.label_tree import LabelTree
 from helpers.instruct.likelihood import label_likelihoods, naive_likelihoods
+from helpers.instruct.shared_beginnings import families, shared_prefix
+from helpers.instruct.tree_scoring import score_labels
 
 LABELS = {
     "one token each": [[7], [9]],
@@ -50,6 +52,23 @@ def test_fast_and_naive_are_equal(model, labels, begin, batch_tokens):
     torch.testing.assert_close(fast, naive, atol=1e-4, rtol=0)
 
 
+def test_rows_that_begin_alike_are_read_once_and_score_the_same(model, monkeypatch):
+    premises = prompts_of([9, 12, 10, 8], [2, 5, 6])
+    hypotheses = prompts_of([4, 1, 7, 3], [])
+    prompts = [premise + hypothesis for premise in premises for hypothesis in hypotheses] + prompts_of([5, 14], [2, 5])
+    naive = naive_likelihoods(model, prompts, LABELS["one and three"])
+    lengths = []
+    real = likelihood.score_labels
+    monkeypatch.setattr(
+        likelihood, "score_labels", lambda m, own, *rest: (lengths.extend(map(len, own)), real(m, own, *rest))[1]
+    )
+    for batch_tokens in (1, 30, 4096):
+        lengths.clear()
+        fast = label_likelihoods(model, prompts, LABELS["one and three"], batch_tokens=batch_tokens)
+        torch.testing.assert_close(fast, naive, atol=1e-4, rtol=0)
+        assert sum(lengths) == 4 * (4 + 1 + 7 + 3) + 5 + 14  # premises are not in it
+
+
 @pytest.mark.parametrize("part", ["mask", "positions", "order"])
 def test_the_equality_can_fail(model, monkeypatch, part):
     prompts, labels = prompts_of([3, 11, 6], [2, 5, 6]), LABELS["shared beginnings"]
@@ -63,8 +82,9 @@ def test_the_equality_can_fail(model, monkeypatch, part):
         flat.depths.fill_(1)
         monkeypatch.setattr(LabelTree, "of", classmethod(lambda cls, _: flat))
     else:  # rows left in the order of their lengths
-        monkeypatch.setattr(likelihood, "_batches", lambda lengths, *_: iter([[2, 0, 1]]))
-        naive = naive[[1, 2, 0]]
+        real = likelihood.batches
+        monkeypatch.setattr(likelihood, "batches", lambda lengths, most: (rows[::-1] for rows in real(lengths, most)))
+        monkeypatch.setattr(likelihood, "score_labels", lambda *told: score_labels(*told).flip(0))
     assert (label_likelihoods(model, prompts, labels) - naive).abs().max() > 1e-2
 
 
@@ -123,3 +143,13 @@ def test_shared_prefix_leaves_every_row_a_token():
 def test_what_cannot_be_scored_is_named(model, prompts, labels, what):
     with pytest.raises(InputError, match=what):
         label_likelihoods(model, prompts, labels)
+
+
+def test_families_hold_every_row_once():
+    premise, other = list(range(20, 40)), list(range(40, 52))
+    rows = [[*premise, 1], [*other, 3, 4], [9, 9], [*premise, 2, 3], [*other, 5], [*premise, 2, 4], [9, 8]]
+    related, alone = families(rows)
+    assert [(sorted(members), common) for members, common in related] == [([0, 3, 5], 20), ([1, 4], 12)]
+    assert sorted(alone) == [2, 6]
+    assert families([premise, premise]) == ([([0, 1], 19)], [])
+    assert families([]) == ([], [])

@@ -9,10 +9,10 @@ from helpers.course.files import read_jsonl, sample_data
 from helpers.data.benchmarks import BENCHMARKS, read_benchmark
 from helpers.instruct.backends import TransformersBackend
 from helpers.instruct.choosing import LabelChoice, generate_ids
-from helpers.instruct.label_tree import shared_prefix
 from helpers.instruct.likelihood import naive_likelihoods
 from helpers.instruct.prompts import Prompt
 from helpers.instruct.questions import TASKS, task_named
+from helpers.instruct.shared_beginnings import shared_prefix
 from helpers.instruct.zero_shot import WAYS, ZeroShotSettings, evaluate, published_table, result_table, save_results
 
 

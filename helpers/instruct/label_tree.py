@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -68,14 +67,3 @@ class LabelTree:
     def to(self, device: torch.device) -> LabelTree:
         """The same tree on another device."""
         return LabelTree(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
-
-
-def shared_prefix(rows: Sequence[Sequence[int]]) -> int:
-    """How many ids all rows begin with, leaving each row at least one id of its own."""
-    if not rows:
-        return 0
-    shared = min(map(len, rows)) - 1
-    for first, second in pairwise(rows):
-        while first[:shared] != second[:shared]:
-            shared = next(i for i in range(shared) if first[i] != second[i])
-    return max(shared, 0)

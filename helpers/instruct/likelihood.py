@@ -1,23 +1,26 @@
 """Label likelihood: how probable a model finds each label word after each prompt, without generating anything.
 
 Two ways to the same numbers. :func:`naive_likelihoods` runs every prompt with every label, whole. :func:`label_likelihoods`
-computes what all prompts share once, sorts the rows by length, reads all labels of a row in one pass under a mask that
-keeps them apart, and asks the output layer only where a label token is predicted.
+reads what all prompts share once, and what a few share (three hypotheses of one premise) once for those; it sorts the
+rows by length, reads all labels of a row in one pass under a mask that keeps them apart, and asks the output layer only
+where a label token is predicted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from helpers.course.errors import InputError
-from helpers.instruct.label_tree import LabelTree, shared_prefix
+from helpers.instruct.label_tree import LabelTree
+from helpers.instruct.shared_beginnings import families, shared_prefix
+from helpers.instruct.tree_scoring import batches, read_beginning, read_more, score_labels
 
 if TYPE_CHECKING:
-    from transformers import Cache, PreTrainedModel
+    from transformers import PreTrainedModel
 
 BATCH_TOKENS = 1024
 
@@ -59,81 +62,24 @@ def label_likelihoods(
     device = next(model.parameters()).device
     tree = LabelTree.of(labels).to(device)
     shared = shared_prefix(prompts)
-    prefix = _read_prefix(model, prompts[0][:shared], device) if shared else []
+    begun = read_beginning(model, list(prompts[0][:shared]) if prompts else [])
+    own = [torch.tensor(prompt[shared:], device=device) for prompt in prompts]
     scores = torch.empty(len(prompts), len(labels))
-    for rows in _batches([len(prompt) - shared for prompt in prompts], len(tree), batch_tokens):
-        own = [torch.tensor(prompts[row][shared:]) for row in rows]
-        scores[rows] = _score_batch(model, own, shared, prefix, tree, device).cpu()
+    related, alone = families([prompt[shared:] for prompt in prompts])
+    for rows in batches([len(own[row]) + len(tree) for row in alone], batch_tokens):
+        rows = [alone[place] for place in rows]
+        scores[rows] = score_labels(model, [own[row] for row in rows], begun.repeated(len(rows)), tree).cpu()
+    for group in batches([common for _, common in related], batch_tokens):
+        some = [related[place] for place in group]  # families whose common beginnings are read together
+        read = read_more(model, [own[rows[0]][:common] for rows, common in some], begun.repeated(len(some)))
+        members = [(row, place, common) for place, (rows, common) in enumerate(some) for row in rows]
+        for chosen in batches([len(own[row]) - common + len(tree) for row, _, common in members], batch_tokens):
+            part = [members[place] for place in chosen]
+            rest = [own[row][common:] for row, _, common in part]
+            scores[[row for row, _, _ in part]] = score_labels(
+                model, rest, read.of([place for _, place, _ in part]), tree
+            ).cpu()
     return scores
-
-
-def _read_prefix(model: PreTrainedModel, ids: Sequence[int], device: torch.device) -> list[tuple[Tensor, Tensor]]:
-    """Keys and values of the shared prefix, for each layer (1, heads, P, size)."""
-    cache = model(input_ids=torch.tensor([ids], device=device), use_cache=True, logits_to_keep=1).past_key_values
-    return [(layer.keys, layer.values) for layer in cache.layers]
-
-
-def _batches(lengths: Sequence[int], extra: int, batch_tokens: int) -> Iterator[list[int]]:
-    """Row numbers in batches of like length, longest first: what does not fit fails at once, not at the end."""
-    order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
-    while order:
-        size = max(1, batch_tokens // (lengths[order[0]] + extra))
-        yield order[:size]
-        order = order[size:]
-
-
-def _score_batch(
-    model: PreTrainedModel,
-    own: list[Tensor],
-    shared: int,
-    prefix: list[tuple[Tensor, Tensor]],
-    tree: LabelTree,
-    device: torch.device,
-) -> Tensor:
-    """Log-probabilities (B, L) of all labels after B prompts, of which ``own`` are the ids behind the prefix.
-
-    A row is laid out [PAD ... PAD, own ids, label tree]: filled up on the left, so that the tree stands in the same
-    columns for every row.
-    """
-    lengths = torch.tensor([len(ids) for ids in own], device=device)  # (B,)
-    width = int(lengths.max())
-    columns = torch.arange(width, device=device)
-    real = columns >= width - lengths[:, None]  # (B, W): not PAD
-    left = torch.nn.utils.rnn.pad_sequence(own, batch_first=True, padding_side="left").to(device)  # (B, W)
-    ids = torch.cat([left, tree.tokens.expand(len(own), -1)], 1)  # (B, W + N)
-    places = torch.cat([columns - width + lengths[:, None], lengths[:, None] - 1 + tree.depths], 1)  # within the row
-    logits = model(
-        input_ids=ids,
-        attention_mask=_tree_mask(real, shared, tree, next(model.parameters()).dtype),
-        position_ids=(shared + places).clamp(min=0),
-        past_key_values=_cache_for(prefix, len(own)),
-        use_cache=True,
-        logits_to_keep=torch.arange(width - 1, width + len(tree), device=device),
-    ).logits.float()  # (B, 1 + N, V): node 0 is the prompt's last token
-    chosen = logits[:, tree.at, tree.predicts] - logits.logsumexp(-1)[:, tree.at]  # (B, L, T)
-    return chosen.masked_fill(~tree.mask, 0).sum(-1)
-
-
-def _tree_mask(real: Tensor, shared: int, tree: LabelTree, dtype: torch.dtype) -> Tensor:
-    """Who may see whom, (B, 1, W + N, P + W + N), 0 or the smallest number, to be added to the attention's scores.
-
-    Prompt tokens see the prefix and the prompt up to themselves; label tokens see the whole prompt, their ancestors and
-    themselves, but no other label. A PAD sees itself, so that no row of the softmax is empty; nobody sees a PAD.
-    """
-    rows, width = real.shape
-    own = torch.ones(width, width, dtype=torch.bool, device=real.device).tril() & real[:, None, :]
-    own = own | torch.eye(width, dtype=torch.bool, device=real.device)  # (B, W, W)
-    prompt = torch.cat([own, own.new_zeros(rows, width, len(tree))], 2)
-    labels = torch.cat([real[:, None, :].expand(-1, len(tree), -1), tree.sees.expand(rows, -1, -1)], 2)
-    seen = torch.cat([own.new_ones(rows, width + len(tree), shared), torch.cat([prompt, labels], 1)], 2)
-    return torch.zeros(seen.shape, dtype=dtype, device=real.device).masked_fill_(~seen, torch.finfo(dtype).min)[:, None]
-
-
-def _cache_for(prefix: list[tuple[Tensor, Tensor]], rows: int) -> Cache:
-    """A cache that holds the prefix for each of ``rows`` rows; its memory is shared until the model appends to it."""
-    from transformers import DynamicCache
-
-    return DynamicCache([(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1)) for keys, values in prefix])
 
 
 def _need_room(model: PreTrainedModel, prompts: Sequence[Sequence[int]], labels: Sequence[Sequence[int]]) -> None:
