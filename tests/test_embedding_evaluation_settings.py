@@ -1,0 +1,46 @@
+"""Lesson 05's settings: which models are found, which part of a test set is searched."""
+
+import pytest
+
+from helpers.course.errors import InputError
+from helpers.data.retrieval import Document, RetrievalSet, write_beir
+from helpers.embedding.evaluation_settings import EvaluationSettings
+
+CORPUS = {"d1": Document("", "여권은 구청에서 만든다"), "d2": Document("", "버스는 십 분마다 온다")}
+QUERIES = {"q1": "여권 만들기", "q2": "버스 간격", "q3": "버스 언제 와"}
+QRELS = {"q1": {"d1": 1}, "q2": {"d2": 1}, "q3": {"d2": 1}}
+
+
+def settings(tmp_path, **changes):
+    return EvaluationSettings.load(data_dir=tmp_path, output_dir=tmp_path / "out", **changes)
+
+
+def test_the_split_where_there_is_one_and_all_where_there_is_none(tmp_path):
+    write_beir(tmp_path / "split", RetrievalSet(CORPUS, QUERIES, QRELS, {"q1": "train", "q2": "test", "q3": "test"}))
+    write_beir(tmp_path / "whole", RetrievalSet(CORPUS, QUERIES, QRELS))
+    (tmp_path / "whole/qrels/test.tsv").rename(tmp_path / "whole/qrels.tsv")
+    (tmp_path / "whole/qrels").rmdir()
+    sets = settings(tmp_path, test_sets=["split", "whole"]).retrieval_sets()
+    assert list(sets["split"].queries) == ["q2", "q3"] and sets["split"].splits == {"q2": "test", "q3": "test"}
+    assert len(sets["whole"].queries) == 3 and not sets["whole"].splits
+    assert all(len(data.corpus) == 2 for data in sets.values())
+    first = settings(tmp_path, test_sets=["split"], max_queries=2).retrieval_sets()["split"]
+    assert first.qrels.keys() == first.queries.keys() and len(first.queries) == 2
+    with pytest.raises(InputError, match="no such split"):
+        settings(tmp_path, test_sets=["split"], split="dev").retrieval_sets()
+
+
+def test_models_that_are_there_are_named_by_their_lesson(tmp_path):
+    (tmp_path / "02_lesson/model").mkdir(parents=True)
+    (tmp_path / "02_lesson/model/modules.json").write_text("[]", encoding="utf-8")
+    (tmp_path / "03_lesson/model").mkdir(parents=True)  # a folder without a model
+    paths = [str(tmp_path / name / "model") for name in ("02_lesson", "03_lesson", "04_lesson")]
+    assert list(settings(tmp_path, trained=paths).models_found()) == ["02_lesson"]
+    assert settings(tmp_path, trained=paths[1:]).models_found() == {}
+
+
+def test_sets_that_are_not_there_are_taken_from_the_repository_and_that_is_said(tmp_path, capsys):
+    sets = settings(tmp_path, test_sets=["retrieval/hansol"], max_queries=3).retrieval_sets()
+    assert len(sets["hansol"].queries) == 3 and "sample_data/retrieval/hansol is taken" in capsys.readouterr().out
+    with pytest.raises(InputError, match=r"corpus.jsonl is missing"):
+        settings(tmp_path, test_sets=["nowhere"]).retrieval_sets()
