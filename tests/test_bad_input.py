@@ -155,7 +155,9 @@ def shown(error, folder):
     words = str(error).replace(f"{folder}/", "").replace(str(folder), "here")
     words = re.sub(r"(parser|transformers) says: .*", r"\1 says: …", words)
     words = re.sub(r"sha256 [0-9a-f]{16}…", "sha256 …", words)
-    return re.sub(r"(allowed: \S+, \S+, )[^\n]{80,}", r"\1…", words)  # all knobs, all files of a folder
+    return re.sub(
+        r"(allowed: )[^\n]{100,}", r"\1…", words
+    )  # all knobs, all files of a folder: other ones with every lesson
 
 
 def read_aloud():

@@ -147,7 +147,7 @@ def test_cached_training_ends_at_the_weights_of_the_whole_batch(settings):
     # Adam turns a gradient near 0 into a step of full size whatever its sign: so the losses, and most of the weights
     assert second.losses == pytest.approx(first.losses, rel=1e-4)
     assert (weights(cached) - weights(whole)).norm() < 0.05 * (weights(whole) - start).norm()
-    assert abs(run(settings, max_steps=2, loss_temperature=0.2)[1].losses[0] - first.losses[0]) > 0.05
+    assert abs(run(settings, max_steps=2, loss_temperature=0.2)[1].losses[0] - first.losses[0]) > 0.01
     assert first.losses[1] != first.losses[0]
 
 

@@ -51,6 +51,15 @@ def test_equal_to_a_model_wired_by_layers(small, dropped):
     assert torch.equal(cached, plain)
 
 
+def test_in_bfloat16_the_rotary_frequencies_stay_exact(small):
+    small = small.to(torch.bfloat16)
+    small.model.rotary_emb.inv_freq = MistralForCausalLM(small.config).model.rotary_emb.inv_freq
+    deep = depth_up_scaled(small, 2)
+    assert deep.dtype == torch.bfloat16 and deep.model.rotary_emb.inv_freq.dtype == torch.float32
+    with torch.no_grad():
+        torch.testing.assert_close(deep(IDS).logits, wired(small, 2)(IDS).logits, rtol=0, atol=0)
+
+
 def test_the_small_model_stays_and_no_layer_is_shared(small):
     before = {name: weight.clone() for name, weight in small.state_dict().items()}
     deep = depth_up_scaled(small, 1)

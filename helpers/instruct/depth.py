@@ -40,7 +40,7 @@ def depth_up_scaled(model: PreTrainedModel, dropped: int) -> PreTrainedModel:
     config.num_hidden_layers = len(order)
     if getattr(config, "layer_types", None):  # which layers attend in a window: one word a layer
         config.layer_types = [config.layer_types[number] for number in order]
-    deep = type(model)(config).to(device=model.device, dtype=model.dtype)
+    deep = type(model)._from_config(config, dtype=model.dtype).to(model.device)  # .to(dtype) would round RoPE's buffers
     small, wanted = model.state_dict(), deep.state_dict()
     with torch.no_grad():
         for name, tensor in wanted.items():

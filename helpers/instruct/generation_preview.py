@@ -91,9 +91,9 @@ def stream(model: PreTrainedModel, prompt: Prompt, instruction: str, input: str 
 
 
 def side_by_side(rows: Sequence[Row], **by_model: Sequence[Answer]) -> pd.DataFrame:
-    """A table to look at: question, wanted answer, one column a model; ``…`` where an answer did not end by itself."""
+    """A table to look at: the text asked about, wanted answer, one column a model; ``…``: it did not end by itself."""
     columns = {
-        "question": [f"{row['instruction']} {row['input']}".strip()[:70] for row in rows],
+        "question": [(row["input"] or row["instruction"]).strip()[:70] for row in rows],
         "wanted": [row["output"][:60] for row in rows],
     }
     for name, given in by_model.items():

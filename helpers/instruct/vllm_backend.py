@@ -22,10 +22,11 @@ class VllmBackend:
     """A running ``vllm.LLM``, with an adapter at request time or without."""
 
     def __init__(self, engine: LLM, prompt: Prompt, *, name: str, adapter: Path | None = None) -> None:
-        from vllm.lora.request import LoRARequest
+        self.prompt, self._engine, self._adapter = prompt, engine, None
+        if adapter is not None:
+            from vllm.lora.request import LoRARequest
 
-        self.prompt, self._engine = prompt, engine
-        self._adapter = None if adapter is None else LoRARequest("tuned", 1, str(adapter))
+            self._adapter = LoRARequest("tuned", 1, str(adapter))
         config = engine.llm_engine.vllm_config
         self.facts = {
             "model": name,

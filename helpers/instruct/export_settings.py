@@ -1,0 +1,31 @@
+"""Settings of lesson 09: export, its gate, vLLM's engine."""
+
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from helpers.course.settings import LessonSettings
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+
+
+class ExportSettings(LessonSettings):
+    """The common settings and what an export and an engine need."""
+
+    default_config: ClassVar[str | None] = "config/export.yaml"
+
+    adapter: Path | None = Field(None, description="the adapter to export; null: lesson 07's, or one made now")
+    weights: Literal["bfloat16", "float16"] = Field(description="the 16 bits of merged_16bit")
+    compute: Dtype = Field(description="in which transformers and vLLM compute when they are compared")
+    with_unsloth: bool = Field(description="export by Unsloth's own call too, in a process of its own")
+    probes: int = Field(ge=4, le=200, description="questions of the gate")
+    probe_tokens: int = Field(ge=2, description="the longest answer to a probe")
+    tolerance: float = Field(gt=0, description="nats: the largest difference of a log-probability")
+    context: int = Field(ge=64, description="tokens of prompt and answer together")
+    at_once: int = Field(ge=1, description="answers that vLLM writes together")
+    memory_share: float = Field(gt=0, lt=1, description="of the GPU's memory, on a CPU of the machine's, for vLLM")
+    batch_size: int = Field(ge=1, description="rows that transformers' generate takes together")
+    questions: int = Field(ge=4, description="of the throughput comparison")
+    max_new_tokens: int = Field(ge=8, description="the longest answer there")
+    manner_steps: int = Field(ge=2, description="training steps of the second adapter")
