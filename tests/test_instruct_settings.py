@@ -1,4 +1,4 @@
-"""Settings of instruction tuning: the seeds' JSON files load as they are, and a wrong key is named."""
+"""Settings of instruction tuning: KOSITP's JSON files load as they are, and a wrong key is named."""
 
 import json
 

@@ -83,6 +83,7 @@ def check_tuning(metrics):
     assert metrics["typed_one_space_more"] != metrics["typed_as_trained"] > 0
     assert metrics["template_matches"] == metrics["eos_learned_with_the_bug"] == 0
     assert metrics["mb_4bit"] < metrics["mb_as_stored"] and metrics["deep_after"] > 0 < metrics["loss_rank_high_rslora"]
+    assert metrics["resumed_same"] is True and 0 <= metrics["pad_grouped"] < 1 > metrics["pad_as_they_come"] >= 0
     for name in ("ends_before", "ends_after", "ends_with_the_bug", "ends_without"):
         assert 0 <= metrics[name] <= 1
 

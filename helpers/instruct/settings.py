@@ -1,4 +1,4 @@
-"""Settings of instruction tuning (lesson 07): the key names of the seeds' JSON files, typed and checked."""
+"""Settings of instruction tuning (lesson 07): the key names of KOSITP's JSON files, typed and checked."""
 
 from pathlib import Path
 from typing import ClassVar, Literal, Self
@@ -12,7 +12,8 @@ Optimizer = Literal["adamw_torch", "adamw_8bit", "paged_adamw_8bit", "adamw_torc
 
 
 class InstructionSettings(LessonSettings):
-    """All that a run of LoRA instruction tuning can be told. A settings file of the seeds loads as it is."""
+    """All that a run of LoRA instruction tuning can be told. A settings file of KOSITP
+    (github.com/cjw94103/KOSITP) loads as it is."""
 
     default_config: ClassVar[str] = "config/instruction_lora.yaml"
 
@@ -58,7 +59,7 @@ class InstructionSettings(LessonSettings):
     learning_rate: float = Field(2e-4, gt=0, lt=1, description="the highest rate; it falls to 0")
     warmup_steps: int = Field(5, ge=0, description="steps in which the rate rises")
     weight_decay: float = Field(0.01, ge=0, description="pull of the adapter towards 0")
-    optim: Optimizer = Field("adamw_8bit", description="adamw_8bit: state in a quarter of the memory; needs a GPU")
+    optim: Optimizer = Field("adamw_8bit", description="adamw_8bit: state in a quarter of the memory")
     packing: bool = Field(False, description="many rows in one sequence (GPU); no PAD at all")
     group_by_length: bool = Field(True, description="rows of like length in one batch: little PAD")
 
@@ -76,7 +77,7 @@ class InstructionSettings(LessonSettings):
     @field_validator("use_gradient_checkpointing", mode="before")
     @classmethod
     def _words(cls, value: object) -> object:
-        """The seeds' files write ``"True"`` in quotes."""
+        """KOSITP's files write ``"True"`` in quotes."""
         return {"true": True, "false": False}.get(value.lower(), value) if isinstance(value, str) else value
 
     @model_validator(mode="after")
