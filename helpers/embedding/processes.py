@@ -1,0 +1,81 @@
+"""The gradient of one batch from several processes, each way of `scaling.WAYS` measured against that of one process.
+
+    torchrun --nproc_per_node 2 -m helpers.embedding.processes --reference one.pt --output two.json
+
+Every process takes its share of the same rows. The first one writes a JSON list with one entry a way: loss, relative error,
+cosine and length against the reference, the largest difference between the processes, and the end of the gradient.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from helpers.course.atomic import atomic_write
+from helpers.course.launch import torchrun
+from helpers.course.lessons import parse_value
+from helpers.course.paths import repository_path
+from helpers.embedding.gather import world
+from helpers.embedding.scaling import CACHED, WAYS, WRAPPED, ScalingSettings, compared, gradient, share_of, spread
+
+PIECE = 200
+"""Weights at the end whose gradients are written out, for a figure (they belong to the last layer's norm)."""
+
+
+def several_processes(settings: ScalingSettings, reference: torch.Tensor) -> list[dict[str, object]]:
+    """Start `settings.processes` processes that measure every way against `reference` (P,), the gradient of one."""
+    settings.output_dir.mkdir(parents=True, exist_ok=True)
+    one, several = settings.output_dir / "one_process.pt", settings.output_dir / "several_processes.json"
+    torch.save(reference, one)
+    several.unlink(missing_ok=True)
+    try:
+        told = ["--reference", str(one), "--output", str(several)]
+        torchrun(settings.processes, "helpers.embedding.processes", [*told, *as_arguments(settings)])
+    finally:
+        one.unlink()
+    return json.loads(several.read_text(encoding="utf-8"))
+
+
+def as_arguments(settings: ScalingSettings) -> list[str]:
+    """The settings as `-p NAME VALUE` of a command line, so that a started process has the same ones."""
+    chosen = {"profile": settings.profile} | settings.model_dump(
+        mode="json", exclude={"profile", "config", "smoke"}, exclude_none=True
+    )
+    return [part for name, value in chosen.items() for part in ("-p", name, json.dumps(value, ensure_ascii=False))]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """One of the processes."""
+    parser = argparse.ArgumentParser(prog="torchrun --nproc_per_node 2 -m helpers.embedding.processes")
+    parser.add_argument("--reference", type=Path, required=True, help="gradient of one process, written by torch.save")
+    parser.add_argument("--output", type=Path, required=True, help="JSON file for the figures")
+    parser.add_argument("-p", nargs=2, action="append", default=[], dest="parameters", metavar=("NAME", "VALUE"))
+    told = parser.parse_args(arguments)
+    given = {name: parse_value(value) for name, value in told.parameters}
+    dist.init_process_group("gloo")
+    try:
+        rank, processes = world()
+        settings = ScalingSettings.load(**given | {"processes": processes})
+        rows = share_of(settings.shared_rows(), rank, processes)
+        encoder, reference = settings.exact_encoder(), torch.load(told.reference, weights_only=True)
+        found = []
+        for way in (*WAYS, CACHED, WRAPPED):
+            flat, loss = gradient(encoder, rows, settings, way)
+            row = {"way": way, "loss": loss, "spread": spread(flat), **compared(flat, reference)}
+            found.append(row | {"piece": flat[-PIECE:].tolist()})
+        if rank == 0:
+            with atomic_write(repository_path(told.output)) as file:
+                json.dump(found, file)
+    finally:
+        dist.destroy_process_group()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
