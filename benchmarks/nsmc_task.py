@@ -4,7 +4,8 @@
 
 Training rows: the permissive instruction mix and 10,000 film reviews of NSMC's training side as one more task, both from
 KO_DATA_DIR. Asked: 1,000 reviews of NSMC's test side, free greedy generation, before and after. An answer that is no
-label is wrong (coverage says how many were labels); the majority label's score stands beside.
+label is wrong (coverage says how many were labels); the majority label's score stands beside. ``choice_macro_f1`` lets the
+model choose between the two labels by likelihood: what it knows, apart from whether it keeps to the form.
 """
 
 import argparse
@@ -43,10 +44,11 @@ def reviews(path: Path, limit: int, seed: int, phrasings: Sequence[str]) -> list
 
 
 def scores(model, prompt, rows: Sequence[Row]) -> dict[str, float]:
-    """Macro F1 over all rows (no label is wrong), coverage, share of answers that ended by themselves."""
+    """Macro F1 over all rows (no label is wrong), coverage, share of answers that ended by themselves; and F1 of a choice."""
     from sklearn.metrics import f1_score
 
-    from helpers.instruct.generation_preview import answers
+    from helpers.instruct.generation_preview import answering, answers
+    from helpers.instruct.likelihood import label_likelihoods
 
     given = answers(model, prompt, rows, max_new_tokens=8, batch_size=50)
     wanted = [row["output"] for row in rows]
@@ -56,8 +58,13 @@ def scores(model, prompt, rows: Sequence[Row]) -> dict[str, float]:
     def macro(answers: Sequence[str]) -> float:
         return float(f1_score(wanted, answers, labels=list(LABELS), average="macro", zero_division=0))
 
+    questions = [prompt.prompt_ids(row["instruction"], row["input"]) for row in rows]
+    with_end = [prompt.example(rows[0]["instruction"], label, rows[0]["input"]) for label in LABELS]
+    with answering(model):
+        likely = label_likelihoods(model, questions, [one.input_ids[-one.trained :] for one in with_end])  # (N, 2)
     return {
         "macro_f1": macro(said),
+        "choice_macro_f1": macro([LABELS[best] for best in likely.argmax(1).tolist()]),
         "coverage": sum(one in LABELS for one in said) / len(said),
         "eos_rate": sum(one.ended for one in given) / len(given),
         "majority_macro_f1": macro([majority] * len(rows)),

@@ -1,14 +1,19 @@
 """Small tuning runs in processes of their own, some of which are killed: ``python -m tests.instruct_run FOLDER[@KILL] ...``.
 
+Without arguments: one run that is left alone and one that is killed three times with SIGKILL, and the checksums of the
+two adapters, which are one and the same on a CPU. (Half a minute of CPU time.)
+
 KILL is ``step:3`` (SIGKILL when step 3 is done) or ``save:4`` (while checkpoint 4 is half written), or
 ``labels``: no run, but what the trainer would learn. The libraries are imported
 once, then every run is a fork, one after the other. Prints one line of JSON a run: exit status, and what its history says.
 """
 
+import hashlib
 import json
 import os
 import signal
 import sys
+import tempfile
 from pathlib import Path
 
 from helpers.course.machine import set_seed
@@ -18,8 +23,13 @@ from helpers.instruct.settings import InstructionSettings
 from helpers.instruct.tuning import load_for_tuning, tune
 from helpers.instruct.unsloth_first import fast_language_model
 
+ADAPTER = "adapter/adapter_model.safetensors"
+KILLED_AT = ("step:3", "save:4", "step:6")
+"""Between two checkpoints (there is one every second step), while one is half written, and after the last step."""
+
 
 def main(runs: list[str]) -> None:
+    """Each run after the other; see above."""
     fast_language_model()
     import helpers.instruct.sft
 
@@ -33,6 +43,17 @@ def main(runs: list[str]) -> None:
         _, status = os.waitpid(child, 0)
         said = Path(folder, "said.json")
         print(json.dumps({"status": os.waitstatus_to_exitcode(status)} | _taken(said)), flush=True)
+
+
+def show() -> None:
+    """Kill three times, go on, and compare the two adapters byte by byte."""
+    with tempfile.TemporaryDirectory() as folder:
+        whole, killed = Path(folder, "left_alone"), Path(folder, "killed")
+        main([str(whole), *(f"{killed}@{kill_at}" for kill_at in KILLED_AT), str(killed)])
+        sums = [hashlib.sha256((each / ADAPTER).read_bytes()).hexdigest() for each in (whole, killed)]
+    for name, checksum in zip(("left alone", "killed three times"), sums, strict=True):
+        print(f"{checksum}  {name}")
+    sys.exit(sums[0] != sums[1])
 
 
 def _taken(path: Path) -> dict[str, object]:
@@ -114,4 +135,4 @@ def killer(kill_at: str):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(sys.argv[1:]) if sys.argv[1:] else show()

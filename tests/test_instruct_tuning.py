@@ -19,6 +19,7 @@ from helpers.instruct.checkpoints import mark, resumable, run_fingerprint
 from helpers.instruct.prompts import IGNORED, Example, Prompt
 from helpers.instruct.sft import as_dataset, same_labels
 from helpers.instruct.tuning import BASE, tuned_adapter
+from tests.instruct_run import ADAPTER, KILLED_AT
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +58,7 @@ def test_an_adapter_is_found_again_and_an_old_one_is_not_taken(adapter, monkeypa
 def runs(tmp_path_factory):
     """A run that was left alone, a second time after its end, and one that was killed three times; what each said."""
     whole, killed = tmp_path_factory.mktemp("whole"), tmp_path_factory.mktemp("killed")
-    wanted = [whole, whole, *(f"{killed}@{kill_at}" for kill_at in ("step:3", "save:4", "step:6")), killed]
+    wanted = [whole, whole, *(f"{killed}@{kill_at}" for kill_at in KILLED_AT), killed]
     wanted.append(f"{tmp_path_factory.mktemp('labels')}@labels")
     command = [sys.executable, "-m", "tests.instruct_run", *map(str, wanted)]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=800)
@@ -71,7 +72,7 @@ def test_a_run_killed_three_times_ends_at_bitwise_the_same_adapter(runs):
     whole, killed, said = runs
     assert said[0] == {"status": 0, "resumed_from": 0, "steps": 6}
     assert said[2:6] == [{"status": -signal.SIGKILL}] * 3 + [{"status": 0, "resumed_from": 4, "steps": 6}]
-    one, other = (load_file(folder / "adapter" / "adapter_model.safetensors") for folder in (whole, killed))
+    one, other = (load_file(folder / ADAPTER) for folder in (whole, killed))
     assert one.keys() == other.keys() and len(one) == 2 * 8 * 7
     for name, weight in one.items():
         assert torch.equal(weight, other[name]), name
