@@ -1,0 +1,87 @@
+"""Lesson 03's training from the command line, in one process or in several.
+
+    python -m helpers.embedding.contrastive_command --config_path config/infonce.yaml -p batch_size 256
+    torchrun --nproc_per_node 2 -m helpers.embedding.contrastive_command -p batch_size 128
+    accelerate launch --config_file config/accelerate/one_machine.yaml -m helpers.embedding.contrastive_command --profile a100
+
+`batch_size` is the rows of one process: two processes with 128 each have one loss over 256.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+
+import torch.distributed as dist
+
+from helpers.course.atomic import atomic_write
+from helpers.course.errors import InputError
+from helpers.course.lessons import parse_value
+from helpers.course.machine import detect_machine, peak_memory_mb, set_seed
+from helpers.course.paths import short_path
+from helpers.course.settings import PROFILES
+from helpers.embedding.contrastive_settings import InfoNCESettings
+from helpers.embedding.contrastive_trainer import negatives_per_query, train_contrastive
+from helpers.embedding.gather import world
+from helpers.embedding.mining import mine_rows
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train; the first process leaves the model and `metrics.json` in output_dir. Exit status 2: wrong input."""
+    parser = argparse.ArgumentParser(prog="python -m helpers.embedding.contrastive_command", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--config_path", default=InfoNCESettings.default_config, help="yaml or json")
+    parser.add_argument("--profile", choices=PROFILES, help="section of the file (default: what fits the machine)")
+    parser.add_argument("--smoke", action="store_true", help="a few steps that show that all works")
+    parser.add_argument("-p", nargs=2, action="append", default=[], dest="parameters", metavar=("NAME", "VALUE"))
+    told = parser.parse_args(arguments)
+    try:
+        settings = InfoNCESettings.load(
+            told.config_path,
+            profile=told.profile or detect_machine().profile,
+            smoke=told.smoke or None,
+            **{name: parse_value(value) for name, value in told.parameters},
+        )
+        run(settings)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+    return 0
+
+
+def run(settings: InfoNCESettings) -> dict[str, object]:
+    """Train by the settings; returns what the first process wrote to `metrics.json`. Losses are means over processes."""
+    set_seed(settings.seed)
+    rows, encoder = settings.training_rows(), settings.encoder()
+    if settings.negatives_from == "mined":
+        limits = {"top": settings.mine_top, "skip": settings.mine_skip, "margin": settings.mine_margin}
+        rows, _ = mine_rows(encoder, rows, rows.documents, per_query=settings.hard_negatives, **limits)
+    history = train_contrastive(encoder, rows, settings)
+    rank, processes = world()
+    losses = [history.losses]
+    if processes > 1:
+        losses = [None] * processes
+        dist.all_gather_object(losses, history.losses)
+    metrics = {
+        "processes": processes,
+        "steps": history.steps,
+        "losses": [sum(each) / processes for each in zip(*losses, strict=True)],
+        "seconds": round(history.seconds, 1),
+        "peak_mb": round(peak_memory_mb()),
+    }
+    if rank == 0:
+        print(f"each query met {negatives_per_query(settings)}")
+        folder = encoder.save(settings.output_dir / "model")
+        with atomic_write(settings.output_dir / "metrics.json") as file:
+            json.dump(metrics, file, indent=2)
+        print(f"{history.steps} steps in {metrics['seconds']} s; model in {short_path(folder)}")
+    return metrics
+
+
+if __name__ == "__main__":
+    sys.exit(main())

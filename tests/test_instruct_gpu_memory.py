@@ -1,0 +1,63 @@
+"""The memory arithmetic: weights as transformers counts them, keys and values as a real cache holds them."""
+
+import pytest
+import torch
+from transformers import AutoConfig, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
+
+from helpers.course.errors import InputError
+from helpers.course.files import REPOSITORY
+from helpers.instruct.gpu_memory import GIB, GPUS, MISTRAL, SOLAR, ModelShape, fit, fit_table
+
+
+@pytest.mark.parametrize("shape, kind", [(SOLAR, LlamaConfig), (MISTRAL, MistralConfig)])
+def test_weights_are_those_of_the_real_architecture(shape, kind):
+    config = kind(
+        num_hidden_layers=shape.layers, hidden_size=shape.hidden, intermediate_size=shape.intermediate,
+        num_attention_heads=shape.heads, num_key_value_heads=shape.kv_heads, vocab_size=shape.vocabulary,
+    )  # fmt: skip
+    with torch.device("meta"):
+        model = {LlamaConfig: LlamaForCausalLM, MistralConfig: MistralForCausalLM}[kind](config)
+    assert sum(p.numel() for p in model.parameters()) == shape.weights
+    assert ModelShape.of(shape.name, config) == shape
+
+
+def test_published_sizes():
+    assert round(SOLAR.weights / 1e9, 1) == 10.7 and round(MISTRAL.weights / 1e9, 2) == 7.24
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_cache_of_one_token_is_what_a_model_keeps(tied):
+    config = AutoConfig.from_pretrained(REPOSITORY / "sample_data/models/ko-mini-mistral")
+    config.tie_word_embeddings = tied
+    shape, model = ModelShape.of("small", config), MistralForCausalLM(config)
+    assert sum(p.numel() for p in model.parameters()) == shape.weights
+    with torch.no_grad():
+        kept = model(input_ids=torch.ones(1, 5, dtype=torch.long), use_cache=True).past_key_values
+    held = sum(layer.keys.nbytes + layer.values.nbytes for layer in kept.layers)
+    assert held == 5 * shape.kv_bytes(model.dtype.itemsize)
+
+
+def test_a_gpu_holds_no_more_than_it_has():
+    for gpu in GPUS.values():
+        for count in (1, 2, 4, 8, 16):
+            found = fit(SOLAR, gpu, count)
+            heads = max(1, 8 / count)
+            held = found.weights + found.tokens * SOLAR.kv_bytes() * heads / 8 / GIB + 1.5
+            assert found.tokens == 0 or held <= gpu * 0.9
+    assert fit(SOLAR, GPUS["T4"]).tokens == 0 < fit(SOLAR, GPUS["T4"], 2).tokens < fit(SOLAR, GPUS["T4"], 4).tokens
+    assert fit(SOLAR, GPUS["T4"], weight_bytes=0.55).tokens > 0
+    # beyond one key head a GPU the copies cost: twice the GPUs no longer make each token half as dear
+    assert fit(SOLAR, 40, 16, working_gb=0).cache > fit(SOLAR, 40, 8, working_gb=0).cache
+    per_gb = [fit(SOLAR, 40, n).tokens / fit(SOLAR, 40, n).cache for n in (4, 8, 16)]
+    assert per_gb[1] == pytest.approx(2 * per_gb[0], rel=1e-3) and per_gb[2] == pytest.approx(per_gb[1], rel=1e-3)
+
+
+def test_heads_that_cannot_be_shared_out_are_named():
+    with pytest.raises(InputError, match="divisor of 32"):
+        fit(SOLAR, 80, 3)
+
+
+def test_table_says_what_does_not_fit():
+    table = fit_table([SOLAR, MISTRAL], counts=(1, 2))
+    assert len(table) == 2 * len(GPUS) * 2
+    assert table.iloc[0]["sequences of 2,048"] == "does not fit" and table.iloc[-1]["sequences of 2,048"] > 100
