@@ -9,8 +9,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,7 +19,9 @@ import psutil
 
 from helpers.course.atomic import read_text
 from helpers.course.errors import InputError
+from helpers.course.machine import detect_machine
 from helpers.course.paths import short_path
+from helpers.instruct.engine_log import last_error, output_to
 from helpers.instruct.prompts import Prompt
 
 if TYPE_CHECKING:
@@ -76,30 +77,35 @@ class Engine:
         """
         need_vllm()
         adapters = dict(adapters or {})
-        self.prompt, self._log = Prompt.load(folder), Path(log)
+        self.prompt, self.context, self._log = Prompt.load(folder), context, Path(log)
         ranks = [_rank(path) for path in adapters.values()]
-        lora = {"enable_lora": True, "max_loras": len(ranks), "max_lora_rank": max(ranks)} if ranks else {}
+        # One slot more than adapters: vLLM's CPU kernels take slot -1, the last, where a request has no adapter. Left empty,
+        # it adds nothing; with an adapter in it, that one would speak in requests that asked for none.
+        lora = {"enable_lora": True, "max_loras": len(ranks) + 1, "max_lora_rank": max(ranks)} if ranks else {}
         os.environ |= {"VLLM_CPU_KVCACHE_SPACE": os.environ.get("VLLM_CPU_KVCACHE_SPACE", "1")} | QUIET
+        on_cpu = detect_machine().gpu_class == "none"  # there compiling takes minutes and saves little
         before = set(psutil.Process().children(recursive=True))
-        with _output_to(self._log):
+        with output_to(self._log):
             from vllm import LLM
             from vllm.lora.request import LoRARequest
 
             try:
-                self.llm: LLM = LLM(
+                self.llm: LLM | None = LLM(
                     model=str(folder), dtype=dtype, max_model_len=context, max_num_seqs=at_once, seed=seed,
-                    gpu_memory_utilization=memory_share, enforce_eager=True, use_tqdm_on_load=False, **lora,
+                    gpu_memory_utilization=memory_share, enforce_eager=on_cpu, use_tqdm_on_load=False, **lora,
                 )  # fmt: skip
             except (RuntimeError, ValueError, OSError) as error:
                 raise InputError(
                     "vLLM's engine did not start",
                     file=short_path(self._log),
                     given=str(error).splitlines()[0],
-                    hint="its last words: " + _last_error(self._log),
+                    hint="its last words: " + last_error(self._log),
                 ) from error
         self.prompt = Prompt.load(folder, self.llm.get_tokenizer())  # the ids that vLLM itself would give are the same
         self.adapters = {name: LoRARequest(name, n, str(path)) for n, (name, path) in enumerate(adapters.items(), 1)}
-        self._processes = set(psutil.Process().children(recursive=True)) - before
+        new = set(psutil.Process().children(recursive=True)) - before
+        # Python's own resource tracker, started with the first child, lives as long as this process: it is not the engine's.
+        self._processes = [each for each in new if not any("resource_tracker" in part for part in each.cmdline())]
 
     def ask(
         self, prompts: Sequence[Sequence[int]], adapter: str | Sequence[str | None] | None = None, **sampling: Any
@@ -108,9 +114,11 @@ class Engine:
 
         ``adapter``: a name for all, or one a prompt (None: no adapter); they run mixed in one batch. ``sampling``: any field of
         vLLM's ``SamplingParams``, such as ``temperature=0.7, seed=1``, ``stop=["."]`` or ``structured_outputs=...``.
+        Raises :class:`InputError` for a name that the engine does not know and for a prompt that leaves no room to answer.
         """
         from vllm import SamplingParams
 
+        self._need_room(prompts)
         told = {"temperature": 0.0, "max_tokens": 64, "stop_token_ids": list(self.prompt.stop_ids)} | sampling
         names = [adapter] * len(prompts) if adapter is None or isinstance(adapter, str) else list(adapter)
         done = self.llm.generate(
@@ -119,7 +127,7 @@ class Engine:
             lora_request=[self._request(name) for name in names] if self.adapters else None,
             use_tqdm=False,
         )
-        return [self._answer(each) for each in done]
+        return [self._answer(each, cut=bool(told.get("stop"))) for each in done]
 
     def generate(
         self, prompts: Sequence[Sequence[int]], max_new_tokens: int, adapter: str | None = None
@@ -134,6 +142,7 @@ class Engine:
         from vllm import SamplingParams
 
         whole = [[*prompt, *continuation] for prompt, continuation in zip(prompts, continuations, strict=True)]
+        self._need_room(whole)
         done = self.llm.generate(
             [{"prompt_token_ids": ids} for ids in whole],
             SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=0, detokenize=False),
@@ -151,11 +160,11 @@ class Engine:
 
     def close(self) -> None:
         """End the engine and wait until every process that it started is gone; calling it again does nothing."""
-        if getattr(self, "llm", None) is None:
+        if self.llm is None:
             return
-        with _output_to(self._log):
+        with output_to(self._log):
             self.llm.llm_engine.engine_core.shutdown()
-        del self.llm
+        self.llm = None
         _, alive = psutil.wait_procs(self._processes, timeout=20)
         for process in alive:
             process.kill()
@@ -171,6 +180,17 @@ class Engine:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _need_room(self, prompts: Sequence[Sequence[int]]) -> None:
+        if self.llm is None:
+            raise InputError("this engine has been closed", hint="start another: Engine(folder)")
+        longest = max(range(len(prompts)), key=lambda number: len(prompts[number]), default=None)
+        if longest is not None and not 0 < len(prompts[longest]) < self.context:
+            raise InputError(
+                "this prompt leaves no room for an answer", place=f"prompt {longest + 1}",
+                given=f"{len(prompts[longest])} tokens", allowed=f"fewer than {self.context}",
+                hint="start the engine with a larger context, or shorten the prompt",
+            )  # fmt: skip
+
     def _request(self, name: str | None) -> Any:
         if name is None:
             return None
@@ -180,9 +200,9 @@ class Engine:
             )
         return self.adapters[name]
 
-    def _answer(self, done: Any) -> Answer:
+    def _answer(self, done: Any, cut: bool) -> Answer:
         one = done.outputs[0]
-        text = self.prompt.answer_text(one.token_ids)
+        text = one.text.strip() if cut else self.prompt.answer_text(one.token_ids)  # a stop text can end inside a token
         return Answer(list(one.token_ids), text, one.finish_reason, done.num_cached_tokens or 0)
 
 
@@ -210,25 +230,3 @@ class UnderAdapter:
 def _rank(folder: Path) -> int:
     rank = json.loads(read_text(Path(folder) / "adapter_config.json")[0])["r"]
     return next((allowed for allowed in RANKS if allowed >= rank), rank)
-
-
-def _last_error(log: Path) -> str:
-    lines = [line for line in log.read_text(errors="replace").splitlines() if "Error" in line]
-    return (lines or ["none"])[-1][-300:]
-
-
-@contextmanager
-def _output_to(log: Path) -> Iterator[None]:
-    """Let everything that this process and those it starts write to their two outputs go to a file."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    sys.stdout.flush(), sys.stderr.flush()
-    kept = [os.dup(1), os.dup(2)]
-    with open(log, "ab") as file:
-        os.dup2(file.fileno(), 1), os.dup2(file.fileno(), 2)
-    try:
-        yield
-    finally:
-        sys.stdout.flush(), sys.stderr.flush()
-        for number, copy in enumerate(kept, 1):
-            os.dup2(copy, number)
-            os.close(copy)

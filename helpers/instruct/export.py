@@ -64,17 +64,36 @@ def adapted_model(base: str, adapter: str | Path, dtype: torch.dtype = torch.flo
 def save_merged(base: str, adapter: str | Path, folder: str | Path, dtype: torch.dtype = torch.bfloat16) -> Path:
     """Write one model with the adapter's corrections in its weights: what every other tool can load.
 
-    The sum W + (alpha / r) B A is taken in float32 and rounded once, to ``dtype``. Tokenizer and prompt.json lie beside
-    it. Returns ``folder``.
+    The sum W + (alpha / r) B A is taken in float32, one matrix after the other, and rounded once, to ``dtype``: a merge of
+    the whole model in float32 would need twice the memory of the model. Tokenizer and prompt.json lie beside the weights.
+    Returns ``folder``; raises :class:`InputError` where the adapter is another base's or a weight does not fit ``dtype``.
     """
-    adapted, prompt = adapted_model(base, adapter)
-    return save_whole(adapted.merge_and_unload(safe_merge=True), prompt, folder, dtype)
+    from peft import PeftModel
+    from peft.tuners.lora import LoraLayer
+
+    need_adapter_for(adapter, base)
+    _, model = load_language_model(base)
+    adapted = PeftModel.from_pretrained(model, str(adapter))  # peft holds A and B in float32
+    for layer in adapted.modules():
+        if isinstance(layer, LoraLayer):
+            layer.float()
+            layer.merge(safe_merge=True)
+            layer.to(dtype)
+    return save_whole(adapted.unload(), Prompt.load(adapter), folder, dtype)
 
 
 def save_whole(model: PreTrainedModel, prompt: Prompt, folder: str | Path, dtype: torch.dtype) -> Path:
-    """Write a model of transformers in ``dtype`` with its tokenizer and its prompt; greedy settings, stop ids included."""
+    """Write a model of transformers in ``dtype`` with its tokenizer and its prompt, stop ids and PAD in its settings.
+
+    Raises :class:`InputError` where a weight is no number in ``dtype`` (float16 ends at 65,504).
+    """
     folder = Path(folder)
     model = model.to(dtype)
+    if lost := [name for name, weight in model.named_parameters() if not weight.isfinite().all()]:
+        raise InputError(
+            "these weights do not fit into 16 bits", place=lost[0], given=str(dtype).removeprefix("torch."),
+            hint="take bfloat16: it has the range of float32",
+        )  # fmt: skip
     model.generation_config.eos_token_id = list(prompt.stop_ids)
     model.generation_config.pad_token_id = model.config.pad_token_id = prompt.pad_id
     model.save_pretrained(str(folder))

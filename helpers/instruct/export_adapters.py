@@ -1,4 +1,4 @@
-"""Adapters that an engine over a *merged* model takes at request time: one that undoes the merge, one of another manner."""
+"""Adapters beside the first: the same one scaled (at -1 it undoes a merge), and one that answers in another manner."""
 
 from __future__ import annotations
 
@@ -20,13 +20,17 @@ if TYPE_CHECKING:
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
-def save_undo(adapter: str | Path, folder: str | Path) -> Path:
-    """The same adapter with every B negated: over the merged model, W + BA - BA, it gives the base model back."""
+def save_scaled(adapter: str | Path, folder: str | Path, factor: float) -> Path:
+    """The same adapter with every B times ``factor``: W + factor * BA.
+
+    At -1 it undoes a merge: over the merged model, W + BA - BA is the base again.
+    """
     from safetensors.torch import load_file, save_file
 
     folder = save_lora(adapter, folder)
     weights = load_file(folder / WEIGHTS)
-    save_file({name: -w if "lora_B" in name else w for name, w in weights.items()}, folder / WEIGHTS, {"format": "pt"})
+    scaled = {name: factor * weight if "lora_B" in name else weight for name, weight in weights.items()}
+    save_file(scaled, folder / WEIGHTS, {"format": "pt"})
     return folder
 
 

@@ -132,8 +132,9 @@ class ExportGate:
             max_new_tokens=max_new_tokens,
         )
 
-    def compare(self, candidate: Candidate) -> Agreement:
-        """How far a candidate is from the reference, without a judgement."""
+    def compare(self, candidate: Candidate, tolerance: float | None = None) -> Agreement:
+        """How far a candidate is from the reference, without a judgement. ``tolerance``: nats, decides what is a tie."""
+        tolerance = self.tolerance if tolerance is None else tolerance
         theirs = [candidate.prompt.prompt_ids(*question) for question in self.questions]
         same = sum(a == b for a, b in zip(theirs, self.prompts, strict=True)) / len(self.prompts)
         if candidate.prompt.tokenizer.get_vocab() != self.vocabulary:
@@ -144,7 +145,7 @@ class ExportGate:
         flat = [value if value == value else float("inf") for row in off for value in row]  # NaN is no agreement
         row = max(range(len(off)), key=lambda number: max(flat[_span(off, number)]))
         equal = [a == b for a, b in zip(answers, self.answers, strict=True)]
-        ties = [self._tie(number, answer) for number, answer in enumerate(answers) if not equal[number]]
+        ties = [self._tie(number, answer, tolerance) for number, answer in enumerate(answers) if not equal[number]]
         return Agreement(
             equal_ids=same,
             equal_answers=sum(equal) / len(equal),
@@ -157,7 +158,7 @@ class ExportGate:
     def admit(self, name: str, candidate: Candidate, tolerance: float | None = None) -> Agreement:
         """The agreement of an export that passes. Raises :class:`InputError` with every reason where it does not."""
         tolerance = self.tolerance if tolerance is None else tolerance
-        agreement = self.compare(candidate)
+        agreement = self.compare(candidate, tolerance)
         if reasons := agreement.reasons(tolerance):
             raise InputError(
                 f"this export does not say what the adapter model says: {name}",
@@ -171,11 +172,11 @@ class ExportGate:
             )
         return agreement
 
-    def _tie(self, number: int, answer: Sequence[int]) -> bool:
-        """Whether an answer parts from the reference at a token that leads by less than both sides' tolerance."""
+    def _tie(self, number: int, answer: Sequence[int], tolerance: float) -> bool:
+        """Whether an answer parts from the reference where two tokens are so close that both may be off and swap them."""
         ours = self.answers[number]
         place = next((i for i, (a, b) in enumerate(zip(ours, answer, strict=False)) if a != b), None)
-        return place is not None and self.margins[number][place] < 2 * self.tolerance
+        return place is not None and self.margins[number][place] < 2 * tolerance
 
 
 def _span(rows: Sequence[Sequence[Any]], number: int) -> slice:

@@ -19,6 +19,7 @@ class ExportSettings(LessonSettings):
     weights: Literal["bfloat16", "float16"] = Field(description="the 16 bits of merged_16bit")
     compute: Dtype = Field(description="in which transformers and vLLM compute when they are compared")
     with_unsloth: bool = Field(description="export by Unsloth's own call too, in a process of its own")
+    with_serve: bool = Field(description="start `vllm serve` with the merged model and ask it, too")
     probes: int = Field(ge=4, le=200, description="questions of the gate")
     probe_tokens: int = Field(ge=2, description="the longest answer to a probe")
     tolerance: float = Field(gt=0, description="nats: the largest difference of a log-probability")
@@ -28,4 +29,4 @@ class ExportSettings(LessonSettings):
     batch_size: int = Field(ge=1, description="rows that transformers' generate takes together")
     questions: int = Field(ge=4, description="of the throughput comparison")
     max_new_tokens: int = Field(ge=8, description="the longest answer there")
-    manner_steps: int = Field(ge=2, description="training steps of the second adapter")
+    manner_steps: int = Field(ge=2, description="training steps of the adapter with another manner")
