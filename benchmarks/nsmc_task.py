@@ -11,17 +11,23 @@ model choose between the two labels by likelihood: what it knows, apart from whe
 import argparse
 import json
 import random
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from peft import PeftModel
+from sklearn.metrics import f1_score
+
 from helpers.course.atomic import read_text
 from helpers.course.jsonl import read_jsonl, write_jsonl
-from helpers.course.machine import detect_machine
-from helpers.course.paths import course_data_dir, repository_path
+from helpers.course.paths import REPOSITORY, course_data_dir, repository_path
 from helpers.course.separated import read_separated
+from helpers.instruct.generation_preview import answering, answers
+from helpers.instruct.likelihood import label_likelihoods
+from helpers.instruct.models import load_language_model
+from helpers.instruct.prompts import Prompt
 from helpers.instruct.rows import Row
-from helpers.instruct.settings import InstructionSettings
-from helpers.instruct.tuning import load_for_tuning
 
 LABELS = ("부정", "긍정")
 PHRASINGS = (
@@ -45,11 +51,6 @@ def reviews(path: Path, limit: int, seed: int, phrasings: Sequence[str]) -> list
 
 def scores(model, prompt, rows: Sequence[Row]) -> dict[str, float]:
     """Macro F1 over all rows (no label is wrong), coverage, share of answers that ended by themselves; and F1 of a choice."""
-    from sklearn.metrics import f1_score
-
-    from helpers.instruct.generation_preview import answering, answers
-    from helpers.instruct.likelihood import label_likelihoods
-
     given = answers(model, prompt, rows, max_new_tokens=8, batch_size=50)
     wanted = [row["output"] for row in rows]
     majority = max(LABELS, key=wanted.count)
@@ -74,6 +75,7 @@ def scores(model, prompt, rows: Sequence[Row]) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="NSMC as a task, before and after instruction tuning on a real mix")
     parser.add_argument("--config_path", default="config/instruction_lora.yaml")
+    parser.add_argument("--model", default="sample_data/models/ko-mini-mistral")
     parser.add_argument("--output_dir", default="outputs/nsmc_task")
     parser.add_argument("--reviews", type=int, default=10_000)
     parser.add_argument("--test_rows", type=int, default=1_000)
@@ -86,38 +88,33 @@ def main() -> None:
     task = reviews(course_data_dir("classification/nsmc_train.tsv.gz"), told.reviews, 13, PHRASINGS)
     train = write_jsonl(folder / "train.jsonl", [*mix, *task])
     test = reviews(course_data_dir("zero_shot/ratings_test_a.txt"), told.test_rows, 13, PHRASINGS[:1])
-    settings = InstructionSettings.load(
-        told.config_path,
-        profile=detect_machine().profile,
-        output_dir=folder,
-        train_path=train,
-        max_rows=len(mix) + len(task),
-        max_val_rows=200,
-        max_steps=told.max_steps,
-        max_seq_length=told.max_seq_length,
-        num_train_epochs=1,
-        train_batch_size=32,
-        learning_rate=told.learning_rate,
-        warmup_steps=20,
-        eval_steps=100,
-        save_steps=100,
-        logging_steps=10,
-    )
-    from helpers.instruct.tuning_command import run
-
-    model, prompt = load_for_tuning(settings)
-    before = scores(model, prompt, test)
+    told_to_train = {
+        "model": told.model,
+        "output_dir": folder,
+        "train_path": train,
+        "max_rows": len(mix) + len(task),
+        "max_val_rows": 200,
+        "max_steps": told.max_steps,
+        "max_seq_length": told.max_seq_length,
+        "num_train_epochs": 1,
+        "train_batch_size": 32,
+        "learning_rate": told.learning_rate,
+        "warmup_steps": 20,
+        "eval_steps": 100,
+        "save_steps": 100,
+    }
+    tokenizer, base = load_language_model(told.model)
+    prompt = Prompt.for_tokenizer(tokenizer)
+    before = scores(base, prompt, test)
     print("before", json.dumps(before), flush=True)
-    del model
-    metrics = run(settings)
-    from peft import PeftModel
-
-    from helpers.instruct.models import load_language_model
-
-    tuned = PeftModel.from_pretrained(load_language_model(settings.model)[1], str(folder / "adapter"))
-    after = scores(tuned, prompt, test)
+    command = [sys.executable, "-m", "helpers.instruct.tuning", "--config_path", told.config_path]
+    command += [part for name, value in told_to_train.items() for part in ("-p", name, str(value))]
+    subprocess.run(command, cwd=REPOSITORY, check=True)
+    tuned = PeftModel.from_pretrained(base, str(folder / "adapter"))
+    after = scores(tuned, Prompt.load(folder / "adapter"), test)
     print("after", json.dumps(after), flush=True)
-    (folder / "nsmc.json").write_text(json.dumps({"before": before, "after": after, "training": metrics}, indent=2))
+    figures = {"before": before, "after": after, "training": json.loads((folder / "metrics.json").read_text())}
+    (folder / "nsmc.json").write_text(json.dumps(figures, indent=2) + "\n")
 
 
 if __name__ == "__main__":
