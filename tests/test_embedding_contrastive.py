@@ -151,6 +151,15 @@ def test_cached_training_ends_at_the_weights_of_the_whole_batch(settings):
     assert first.losses[1] != first.losses[0]
 
 
+def test_word_vectors_have_a_rate_of_their_own(settings):
+    start = {name: weight.detach() for name, weight in settings.encoder().named_parameters()}
+    for rate, least, most in ((None, 0, 1e-4), (1e-2, 5e-3, 1)):
+        encoder, history = run(settings, max_steps=1, lr=1e-5, embedding_lr=rate)
+        moved = {name: (weight - start[name]).abs().max().item() for name, weight in encoder.named_parameters()}
+        words = moved.pop("model.embeddings.word_embeddings.weight")
+        assert least <= words <= most and 0 < max(moved.values()) < 1e-4 and history.steps == 1
+
+
 def test_lora_moves_and_bf16_leaves_no_autocast_behind(settings):
     encoder, history = run(settings, use_lora=True, autocast="bf16", max_steps=1)
     assert all(p.abs().sum() > 0 for n, p in encoder.named_parameters() if ".lora_B." in n) and history.steps == 1

@@ -74,6 +74,18 @@ def test_training_moves_the_weights_and_repeats_itself(tmp_path, triplets):
     assert runs[0][0] == runs[1][0] and torch.equal(runs[0][1], runs[1][1])
 
 
+def test_word_vectors_have_a_rate_of_their_own(tmp_path, triplets):
+    own = settings(tmp_path, lr=1e-5, warmup=0.0)
+    for rate, least, most in ((None, 0, 1e-4), (1e-2, 5e-3, 1)):
+        model = load_sentence_model(own)
+        start = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+        loss = make_loss(model, own, "MultipleNegativesRankingLoss")
+        train_triplets(model, triplets, loss, own.changed(embedding_lr=rate))
+        moved = {name: (weight - start[name]).abs().max().item() for name, weight in model.named_parameters()}
+        words = next(moved.pop(name) for name in start if "word_embeddings" in name)
+        assert least <= words <= most and 0 < max(moved.values()) < 1e-4
+
+
 def test_prompts_reach_training_and_search(tmp_path, triplets):
     own = settings(tmp_path, query_prompt="질의 # ", document_prompt="문서 # ")
     model = load_sentence_model(own)

@@ -45,6 +45,7 @@ class InfoNCESettings(LessonSettings):
     epochs: int = Field(2, ge=1)
     max_steps: int | None = Field(None, ge=1, description="stop after so many steps")
     lr: float = Field(5e-4, gt=0, le=1, validation_alias=AliasChoices("lr", "learning_rate"))
+    embedding_lr: float | None = Field(None, gt=0, le=1, description="rate of the word vectors; null: as lr")
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps over which the learning rate rises")
     weight_decay: float = Field(0.01, ge=0)
     use_lora: bool = Field(False, description="train a LoRA adapter instead of all weights")
@@ -52,6 +53,7 @@ class InfoNCESettings(LessonSettings):
     lora_alpha: float = Field(32, gt=0)
     lora_dropout: float = Field(0.0, ge=0, lt=1)
     autocast: Literal["auto", "no", "bf16", "fp16"] = Field("auto", description="the encoder's precision in training")
+    compare_batches: bool = Field(True, description="train a small and an accumulated batch beside the cached one")
     mine_top: int = Field(30, ge=1, description="nearest documents that are looked at")
     mine_skip: int = Field(0, ge=0, description="nearest documents that are passed over")
     mine_margin: float = Field(0.95, gt=0, description="a negative scores below this share of the positive's score")
@@ -63,6 +65,10 @@ class InfoNCESettings(LessonSettings):
         if self.use_lora:
             encoder.add_lora(r=self.lora_r, alpha=self.lora_alpha, dropout=self.lora_dropout)
         return encoder
+
+    def rates(self, share: float) -> dict[str, float | None]:
+        """Both learning rates times `share`, to pass to `changed`: a batch of another size wants other rates."""
+        return {"lr": self.lr * share, "embedding_lr": self.embedding_lr and self.embedding_lr * share}
 
     def precision(self) -> str:
         """What `autocast` comes to here: "auto" is bf16 where the machine multiplies it itself, otherwise "no"."""

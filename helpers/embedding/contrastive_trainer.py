@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
@@ -71,6 +72,11 @@ class ContrastiveTrainer(Trainer):
         loader = DataLoader(self.train_dataset, batch_sampler=batches, collate_fn=self.collate)
         return self.accelerator.prepare(loader)
 
+    def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
+        """AdamW by `optimizer_of`; the Trainer calls this once and puts its schedule over every rate."""
+        self.optimizer = self.optimizer or optimizer_of(self.model, self.settings)
+        return self.optimizer
+
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Batch], return_outputs: bool = False, **_: object
     ) -> Tensor:
@@ -99,9 +105,7 @@ def train_contrastive(encoder: Encoder, rows: ContrastiveRows, settings: InfoNCE
         num_train_epochs=settings.epochs,
         max_steps=settings.max_steps or -1,
         gradient_accumulation_steps=settings.accumulation,
-        learning_rate=settings.lr,
         warmup_steps=settings.warmup,
-        weight_decay=settings.weight_decay,
         seed=settings.seed,
         save_strategy="no",
         logging_strategy="no",
@@ -119,6 +123,21 @@ def train_contrastive(encoder: Encoder, rows: ContrastiveRows, settings: InfoNCE
     trainer.accelerator.unwrap_model(encoder, keep_fp32_wrapper=False).eval()  # forward is out of autocast again
     trainer.history.steps, trainer.history.seconds = trainer.state.global_step, time.perf_counter() - start
     return trainer.history
+
+
+def optimizer_of(encoder: Encoder, settings: InfoNCESettings) -> AdamW:
+    """AdamW over what is trainable: biases and norms do not decay, and word vectors may have a rate of their own.
+
+    A word vector has a gradient only in the steps whose batch holds its piece. In a few dozen steps most of them would hardly
+    move at the rate that suits the layers.
+    """
+    words = {id(parameter) for parameter in encoder.model.get_input_embeddings().parameters()}
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for parameter in encoder.parameters():
+        if parameter.requires_grad:
+            rate = settings.embedding_lr if settings.embedding_lr and id(parameter) in words else settings.lr
+            groups.setdefault((rate, settings.weight_decay if parameter.ndim > 1 else 0.0), []).append(parameter)
+    return AdamW([{"params": each, "lr": rate, "weight_decay": decay} for (rate, decay), each in groups.items()])
 
 
 def batch_of(encoder: Encoder, rows: ContrastiveRows) -> Batch:

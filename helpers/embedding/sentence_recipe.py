@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -124,6 +125,7 @@ def train_triplets(
         output_dir=str(settings.output_dir / "trainer"),
         per_device_train_batch_size=size,
         learning_rate=lr or settings.lr,
+        learning_rate_mapping=word_vector_rate(model, settings.embedding_lr),
         warmup_steps=settings.warmup,  # below 1: a share of all steps
         num_train_epochs=epochs or 1,
         max_steps=-1 if epochs else settings.max_steps,
@@ -142,6 +144,15 @@ def train_triplets(
     trainer.train()
     model.eval()
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+def word_vector_rate(model: SentenceTransformer, rate: float | None) -> dict[str, float]:
+    """What sentence-transformers calls a ``learning_rate_mapping``, for the word vectors; empty for None.
+
+    A word vector has a gradient only in the steps whose batch holds its piece, so in a few steps it wants a higher rate.
+    """
+    words = model[0].auto_model.get_input_embeddings().weight
+    return {re.escape(name): rate for name, weight in model.named_parameters() if rate and weight is words}
 
 
 def triplet_dataset(triplets: Pairs) -> Dataset:

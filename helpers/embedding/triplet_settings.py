@@ -28,6 +28,7 @@ class TripletSettings(LessonSettings):
     batch_size: int = Field(16, ge=2)
     max_steps: int = Field(12, ge=1, description="steps of each comparison")
     lr: float = Field(2e-4, gt=0, le=1, validation_alias=AliasChoices("lr", "learning_rate"))
+    embedding_lr: float | None = Field(None, gt=0, le=1, description="rate of the word vectors; null: as lr")
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps over which the learning rate rises")
     triplet_margin: float = Field(
         0.3, gt=0, le=2, description="cosine distance by which a negative must be further off"
