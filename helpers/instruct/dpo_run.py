@@ -1,0 +1,136 @@
+"""A run of DPO: the tuned adapter twice on one base model (one learns, one is the reference), trained by trl."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from helpers.course.errors import InputError
+from helpers.course.machine import set_seed, torch_device
+from helpers.course.paths import short_path
+from helpers.instruct.adapters import need_adapter_for
+from helpers.instruct.dpo_settings import DpoSettings
+from helpers.instruct.preferences import Pair
+from helpers.instruct.prompts import Prompt
+from helpers.instruct.unsloth_first import chosen_dtype, fast_language_model
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+LN_2 = math.log(2)
+REFERENCE = "ref"
+"""The name that trl gives the frozen copy of the adapter."""
+
+
+@dataclass
+class DpoHistory:
+    """What a run logged at each step: loss (nats a pair), rewards of both answers, their margin, share of pairs right."""
+
+    steps: list[int]
+    losses: list[float]
+    chosen: list[float]
+    rejected: list[float]
+    margins: list[float]
+    accuracies: list[float]
+    seconds: float
+
+
+def load_for_dpo(settings: DpoSettings, adapter: str | Path) -> tuple[PeftModel, Prompt]:
+    """The base model under a tuned adapter that learns on, and the adapter's own prompt.
+
+    ``settings.backend``: Unsloth's loader, or plain transformers and peft; trl trains either. Raises
+    :class:`InputError` where the adapter belongs to another base model.
+    """
+    need_adapter_for(adapter, settings.model)
+    unsloth = fast_language_model()  # also for peft: trl's loss runs on a CPU only as Unsloth patches it
+    set_seed(settings.seed)
+    prompt = Prompt.load(adapter)
+    model = _by_unsloth(unsloth, settings, adapter) if settings.backend == "unsloth" else _by_peft(settings, adapter)
+    model.config.pad_token_id = prompt.pad_id
+    model.config.use_cache = False
+    if not any(weight.requires_grad for weight in model.parameters()):
+        raise InputError("no weight of this adapter can learn", file=short_path(Path(adapter)))
+    return model.train(), prompt
+
+
+def _by_unsloth(unsloth: object, settings: DpoSettings, adapter: str | Path) -> PeftModel:
+    with contextlib.redirect_stdout(io.StringIO()):  # a banner at every load
+        model, _ = unsloth.from_pretrained(
+            str(adapter),
+            max_seq_length=settings.max_length,
+            dtype=chosen_dtype(settings.dtype),
+            load_in_4bit=settings.load_in_4bit,
+            use_gradient_checkpointing=settings.use_gradient_checkpointing,
+        )
+    return model
+
+
+def _by_peft(settings: DpoSettings, adapter: str | Path) -> PeftModel:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    dtype = chosen_dtype(settings.dtype)
+    four = {"quantization_config": BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=dtype)}
+    base = AutoModelForCausalLM.from_pretrained(
+        settings.model, dtype=dtype, use_safetensors=True, **(four if settings.load_in_4bit else {})
+    )
+    return PeftModel.from_pretrained(base.to(torch_device()), str(adapter), is_trainable=True)
+
+
+def prefer(model: PeftModel, prompt: Prompt, pairs: Sequence[Pair], settings: DpoSettings) -> DpoHistory:
+    """Train the adapter in place by trl's ``DPOTrainer`` on pairs that carry our token ids.
+
+    trl puts a frozen copy of the adapter beside it, named ``ref``, as the reference. So the first loss is ln 2: model
+    and reference are the same, no answer has become more probable, and -log sigmoid(0) = ln 2. Raises RuntimeError where
+    it is not (the reference is then another model than the start) and where the trainer would read other ids.
+    """
+    from helpers.instruct.dpo_trainer import make_trainer, same_ids
+
+    set_seed(settings.seed)
+    trainer = make_trainer(model, prompt, pairs, settings)
+    same_ids(trainer, pairs)
+    start = time.perf_counter()
+    trainer.train()
+    log = [row for row in trainer.state.log_history if "rewards/margins" in row]
+    history = DpoHistory(
+        *([float(row[key]) for row in log] for key in ("step", "loss", "rewards/chosen", "rewards/rejected")),
+        *([float(row[key]) for row in log] for key in ("rewards/margins", "rewards/accuracies")),
+        seconds=time.perf_counter() - start,
+    )
+    if settings.loss_type.startswith("sigmoid") and not settings.sft_weight and settings.logging_steps == 1:
+        need_ln_2(history.losses[0])
+    return history
+
+
+def need_ln_2(loss: float) -> None:
+    """Raise RuntimeError where the first loss is not ln 2 to three digits: the reference is not what training began from."""
+    if abs(loss - LN_2) >= 5e-4:
+        raise RuntimeError(
+            f"the first loss is {loss:.4f}, not ln 2 = {LN_2:.4f}: the reference is another model than the start "
+            "(dropout is on, or the adapter was left out of the reference)"
+        )
+
+
+def without_reference(model: PeftModel) -> PeftModel:
+    """The model less its reference adapter, so that saving it writes one adapter, not two."""
+    if REFERENCE in model.peft_config:
+        model.delete_adapter(REFERENCE)
+    return model
+
+
+def megabytes(model: torch.nn.Module, adapter: str | None = None) -> float:
+    """Memory of the weights in MiB; with ``adapter``, of that LoRA adapter alone."""
+    weights = [
+        weight.numel() * weight.element_size()
+        for name, weight in model.named_parameters()
+        if adapter is None or f".{adapter}." in name
+    ]
+    return sum(weights) / 2**20

@@ -1,0 +1,93 @@
+"""trl's ``DPOTrainer`` on pairs that carry our own token ids; import it after Unsloth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from datasets import Dataset
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from trl import DPOConfig, DPOTrainer
+
+from helpers.instruct.dpo_settings import DpoSettings
+from helpers.instruct.preferences import Pair
+from helpers.instruct.prompts import Prompt
+from helpers.instruct.watching import LoraWatch
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+
+class PairTrainer(DPOTrainer):
+    """The trainer with its own tokenisation left out: the prompt object has made the ids already.
+
+    trl would join question and answer as text and tokenise them together: other ids where a token spans the border.
+    """
+
+    def _prepare_dataset(self, dataset: Dataset, *_: Any, **__: Any) -> Dataset:
+        return dataset
+
+
+def make_trainer(model: PeftModel, prompt: Prompt, pairs: Sequence[Pair], settings: DpoSettings) -> PairTrainer:
+    """The trainer of :func:`helpers.instruct.dpo_run.prefer`."""
+    trainer = PairTrainer(
+        model=model,
+        processing_class=prompt.tokenizer,
+        train_dataset=Dataset.from_list([pair.columns() for pair in pairs]),
+        args=trainer_arguments(settings, model.dtype),
+        callbacks=[LoraWatch()],
+    )
+    for theirs in (ProgressCallback, PrinterCallback):
+        trainer.remove_callback(theirs)
+    return trainer
+
+
+def trainer_arguments(settings: DpoSettings, dtype: torch.dtype) -> DPOConfig:
+    """Our settings under trl's names."""
+    losses = {settings.loss_type: 1.0} | ({"sft": settings.sft_weight} if settings.sft_weight else {})
+    return DPOConfig(
+        output_dir=str(settings.output_dir),
+        beta=settings.beta,
+        loss_type=list(losses),
+        loss_weights=list(losses.values()),
+        max_length=settings.max_length,
+        disable_dropout=True,
+        remove_unused_columns=False,
+        per_device_train_batch_size=settings.train_batch_size,
+        gradient_accumulation_steps=settings.gradient_accumulation_steps,
+        num_train_epochs=settings.num_train_epochs,
+        max_steps=settings.max_steps or -1,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type="linear",
+        warmup_steps=settings.warmup_steps,
+        weight_decay=settings.weight_decay,
+        optim=settings.optim,
+        gradient_checkpointing=bool(settings.use_gradient_checkpointing),
+        save_strategy="no",
+        logging_steps=settings.logging_steps,
+        report_to=[],
+        disable_tqdm=True,
+        seed=settings.seed,
+        data_seed=settings.seed,
+        use_cpu=not torch.cuda.is_available(),
+        bf16=dtype == torch.bfloat16,
+        fp16=dtype == torch.float16,
+        dataloader_pin_memory=torch.cuda.is_available(),
+    )
+
+
+def same_ids(trainer: PairTrainer, pairs: Sequence[Pair]) -> None:
+    """Raise RuntimeError where the batches that the trainer makes would hold other ids than the pairs do.
+
+    What the trainer reads of a pair is [question, chosen] and [question, rejected], and it scores the answers' ids only.
+    """
+    rows = [trainer.train_dataset[number] for number in range(len(trainer.train_dataset))]
+    batch = trainer.data_collator(rows)
+    real = batch["attention_mask"].bool()
+    read = [ids[kept].tolist() for ids, kept in zip(batch["input_ids"], real, strict=True)]
+    scored = [ids[kept.bool()].tolist() for ids, kept in zip(batch["input_ids"], batch["completion_mask"], strict=True)]
+    answers = [pair.chosen_ids for pair in pairs] + [pair.rejected_ids for pair in pairs]
+    wanted = [[*pair.prompt_ids, *answer] for pair, answer in zip([*pairs, *pairs], answers, strict=True)]
+    if read != wanted or scored != answers:
+        raise RuntimeError("the trainer would read other token ids than the prompt object made")
