@@ -131,6 +131,12 @@ def test_top_k_and_top_p_leave_out_the_tail():
     assert shares(temperature=1.0, top_p=0.01) == [1, 0, 0, 0]
 
 
+@pytest.mark.parametrize("rules", [{"temperature": 5e-324}, {"temperature": 1e-5}, {"temperature": 2, "top_p": 5e-324}])
+def test_the_smallest_rules_that_are_allowed_take_the_likeliest_token(rules):
+    """Both are zero in float32: one bad division, or nothing left to draw from, would end the engine for everybody."""
+    assert shares(**rules) == [1, 0, 0, 0]
+
+
 def test_a_seed_repeats_and_penalties_push_away():
     def answer(seed):
         sampler = Sampler(Sampling(temperature=1.0, seed=seed), [1], 4, torch.device("cpu"))

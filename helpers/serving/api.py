@@ -6,9 +6,12 @@ POST /v1/chat/completions and /v1/completions (streamed or not), GET /v1/models,
 import contextlib
 from collections.abc import AsyncIterator
 from itertools import takewhile
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -37,7 +40,17 @@ ERRORS = {
         504: "The answer took too long",
     }.items()
 }
-STREAM = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "The answer"}}
+
+
+REFERENCE = "#/components/schemas/{model}"
+
+
+def streamed(chunk: type[BaseModel]) -> dict[str, Any]:
+    """An event stream in OpenAPI's words (`itemSchema`, as FastAPI writes it): each event is a chunk, an error or [DONE]."""
+    bodies = [{"$ref": REFERENCE.format(model=model.__name__)} for model in (chunk, protocol.ErrorBody)]
+    body = {"type": "string", "contentMediaType": "application/json", "contentSchema": {"anyOf": bodies}}
+    event = {"type": "object", "required": ["data"], "properties": {"data": {"anyOf": [{"const": "[DONE]"}, body]}}}
+    return {"description": "The answer", "content": {"text/event-stream": {"itemSchema": event}}}
 
 
 def make_app(settings: ServingSettings, served: dict[str, Served], engine: Engine) -> FastAPI:
@@ -68,13 +81,14 @@ def make_app(settings: ServingSettings, served: dict[str, Served], engine: Engin
             return EventStream(turns, lambda: answers.events(order, engine, metrics, usage=request.wants_usage))
         return Whole(turns, lambda: answers.whole(order, engine, metrics))
 
-    both = {"response_class": JSONResponse, "responses": ERRORS | STREAM}
+    def answers_with(whole: type[BaseModel], chunk: type[BaseModel]) -> dict[str, Any]:
+        return {"response_class": JSONResponse, "response_model": whole, "responses": ERRORS | {200: streamed(chunk)}}
 
-    @app.post("/v1/chat/completions", response_model=protocol.ChatCompletion, **both)
+    @app.post("/v1/chat/completions", **answers_with(protocol.ChatCompletion, protocol.ChatChunk))
     async def chat(request: protocol.ChatRequest) -> Response:
         return respond(request)
 
-    @app.post("/v1/completions", response_model=protocol.Completion, **both)
+    @app.post("/v1/completions", **answers_with(protocol.Completion, protocol.TextChunk))
     async def completions(request: protocol.CompletionRequest) -> Response:
         return respond(request)
 
@@ -116,6 +130,8 @@ def make_app(settings: ServingSettings, served: dict[str, Served], engine: Engin
 def _say_what_is_allowed(app: FastAPI, settings: ServingSettings, served: dict[str, Served]) -> None:
     """Put the names that are served and the longest answer into the OpenAPI description."""
     description = app.openapi()  # kept by FastAPI, and served from there
+    chunks = [(chunk, "serialization") for chunk in (protocol.ChatChunk, protocol.TextChunk)]
+    description["components"]["schemas"] |= models_json_schema(chunks, ref_template=REFERENCE)[1]["$defs"]
     for name in ("ChatRequest", "CompletionRequest"):
         fields = description["components"]["schemas"][name]["properties"]
         fields["model"]["enum"] = list(served)

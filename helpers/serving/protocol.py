@@ -125,6 +125,45 @@ class Completion(BaseModel):
     usage: Usage
 
 
+class Delta(BaseModel):
+    role: Literal["assistant"] | None = Field(None, description="in the first event only")
+    content: str
+
+
+class ChatChunkChoice(BaseModel):
+    index: int
+    delta: Delta
+    finish_reason: Literal["stop", "length"] | None
+
+
+class ChatChunk(BaseModel):
+    """One event of /v1/chat/completions with `stream`."""
+
+    id: str
+    object: Literal["chat.completion.chunk"]
+    created: int
+    model: str
+    choices: list[ChatChunkChoice]
+    usage: Usage | None = Field(None, description="in the last event, where it was asked for")
+
+
+class TextChunkChoice(BaseModel):
+    index: int
+    text: str
+    finish_reason: Literal["stop", "length"] | None
+
+
+class TextChunk(BaseModel):
+    """One event of /v1/completions with `stream`."""
+
+    id: str
+    object: Literal["text_completion"]
+    created: int
+    model: str
+    choices: list[TextChunkChoice]
+    usage: Usage | None = Field(None, description="in the last event, where it was asked for")
+
+
 class ModelCard(BaseModel):
     id: str
     object: Literal["model"] = "model"

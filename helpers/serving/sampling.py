@@ -6,6 +6,9 @@ import torch
 
 from helpers.serving.jobs import Sampling
 
+GREEDY_BELOW = 1e-5
+"""Temperatures below it are greedy, as in vLLM: logits divided by less leave float32."""
+
 
 class Sampler:
     """Draws for one job. Its own generator makes a seeded answer independent of what else is in the batch."""
@@ -27,7 +30,8 @@ class Sampler:
         """The next token from float logits (V,)."""
         if self._counts is not None:
             logits = self._penalize(logits)
-        token = int(logits.argmax()) if self.rules.temperature == 0 else self._sample(logits)
+        greedy = self.rules.temperature < GREEDY_BELOW
+        token = int(logits.argmax()) if greedy else self._sample(logits)
         if self._counts is not None:
             self._counts[token] += 1
         return token
@@ -46,7 +50,7 @@ class Sampler:
         shares = logits.softmax(-1)
         if self.rules.top_p < 1:
             ordered, tokens = shares.sort(descending=True)
-            ordered[ordered.cumsum(0) - ordered >= self.rules.top_p] = 0  # the first token always stays
+            ordered[1:][ordered.cumsum(0)[:-1] >= self.rules.top_p] = 0  # the first token stays, however small top_p
             return int(tokens[torch.multinomial(ordered, 1, generator=self._random)])
         return int(torch.multinomial(shares, 1, generator=self._random))
 
