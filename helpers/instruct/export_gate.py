@@ -157,8 +157,13 @@ class ExportGate:
 
     def admit(self, name: str, candidate: Candidate, tolerance: float | None = None) -> Agreement:
         """The agreement of an export that passes. Raises :class:`InputError` with every reason where it does not."""
-        tolerance = self.tolerance if tolerance is None else tolerance
         agreement = self.compare(candidate, tolerance)
+        self.judge(name, agreement, tolerance)
+        return agreement
+
+    def judge(self, name: str, agreement: Agreement, tolerance: float | None = None) -> None:
+        """Nothing where this agreement is enough, else :class:`InputError` with every reason."""
+        tolerance = self.tolerance if tolerance is None else tolerance
         if reasons := agreement.reasons(tolerance):
             raise InputError(
                 f"this export does not say what the adapter model says: {name}",
@@ -170,7 +175,6 @@ class ExportGate:
                 if self.base
                 else None,
             )
-        return agreement
 
     def _tie(self, number: int, answer: Sequence[int], tolerance: float) -> bool:
         """Whether an answer parts from the reference where two tokens are so close that both may be off and swap them."""

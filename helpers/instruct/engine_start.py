@@ -1,0 +1,65 @@
+"""What vLLM's engine needs to start: Linux, room for its adapters, and a file for what it and its processes print."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from helpers.course.atomic import read_text
+from helpers.course.errors import InputError
+
+RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""The LoRA ranks that vLLM has kernels for; an adapter runs at the next one."""
+QUIET = {"VLLM_LOGGING_LEVEL": "WARNING", "VLLM_NO_USAGE_STATS": "1", "TORCH_CPP_LOG_LEVEL": "ERROR"}
+
+
+def need_vllm() -> None:
+    """Raise one clear :class:`InputError` where vLLM cannot be had on this system or is not installed."""
+    hint = "on macOS and Windows: WSL2, a Linux container or Colab; on Linux: `make env` installs it"
+    if sys.platform != "linux" or find_spec("vllm") is None:
+        raise InputError(
+            "vLLM is not to be had here: this lesson needs Linux", given=platform.system(), allowed="Linux", hint=hint
+        )
+
+
+def lora_options(folders: Sequence[Path]) -> dict[str, Any]:
+    """The engine's arguments for these adapters; none where there are none.
+
+    One slot more than adapters: vLLM's CPU kernels take slot -1, the last, where a request has no adapter. Left empty, it adds
+    nothing; with an adapter in it, that one would speak in requests that asked for none (vllm pull request 48421).
+    """
+    if not folders:
+        return {}
+    ranks = [json.loads(read_text(Path(folder) / "adapter_config.json")[0])["r"] for folder in folders]
+    largest = next((allowed for allowed in RANKS if allowed >= max(ranks)), max(ranks))
+    return {"enable_lora": True, "max_loras": len(ranks) + 1, "max_lora_rank": largest}
+
+
+def last_error(log: Path) -> str:
+    """The last line of a log that speaks of an error, at most 300 characters; ``none`` where no line does."""
+    lines = [line for line in log.read_text(errors="replace").splitlines() if "Error" in line]
+    return (lines or ["none"])[-1][-300:]
+
+
+@contextmanager
+def output_to(log: Path) -> Iterator[None]:
+    """Let everything that this process and those it starts write to their two outputs go to a file."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    sys.stdout.flush(), sys.stderr.flush()
+    kept = [os.dup(1), os.dup(2)]
+    with open(log, "ab") as file:
+        os.dup2(file.fileno(), 1), os.dup2(file.fileno(), 2)
+    try:
+        yield
+    finally:
+        sys.stdout.flush(), sys.stderr.flush()
+        for number, copy in enumerate(kept, 1):
+            os.dup2(copy, number)
+            os.close(copy)

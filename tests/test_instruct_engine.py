@@ -1,0 +1,165 @@
+"""vLLM's engine, really started, once for this file: what it says, how it ends, and that nothing of it stays."""
+
+import sys
+
+import psutil
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+
+from helpers.course.errors import InputError
+from helpers.course.paths import sample_data
+from helpers.instruct.adapters import save_adapter
+from helpers.instruct.engine import Engine
+from helpers.instruct.engine_start import last_error, need_vllm, output_to
+from helpers.instruct.export import save_merged
+from helpers.instruct.export_adapters import PROJECTIONS
+from helpers.instruct.export_gate import ExportGate
+from helpers.instruct.export_probes import probe_questions
+from helpers.instruct.generation import LocalModel
+from helpers.instruct.models import load_language_model
+from helpers.instruct.prompts import Prompt
+
+if sys.platform != "linux":
+    pytest.skip("vLLM needs Linux", allow_module_level=True)
+
+BASE = str(sample_data("models", "ko-mini-mistral"))
+NAMES = [None, "first", "second"]
+CONTEXT = 320
+
+
+def random_adapter(folder, base, seed):
+    torch.manual_seed(seed)
+    tokenizer, model = load_language_model(base)
+    config = LoraConfig(r=4, lora_alpha=4, target_modules=PROJECTIONS, task_type="CAUSAL_LM", init_lora_weights=False)
+    return save_adapter(get_peft_model(model, config), Prompt.for_tokenizer(tokenizer), folder, base=base)
+
+
+@pytest.fixture(scope="module")
+def merged(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("engine")
+    return save_merged(BASE, random_adapter(folder / "adapter", BASE, 3), folder / "merged")
+
+
+@pytest.fixture(scope="module")
+def adapters(merged):
+    return {name: random_adapter(merged.with_name(name), str(merged), seed) for seed, name in enumerate(NAMES[1:])}
+
+
+@pytest.fixture(scope="module")
+def local(merged):
+    return LocalModel.load(merged)
+
+
+@pytest.fixture(scope="module")
+def gate(local):
+    return ExportGate.against(local, probe_questions(8), tolerance=0.02, max_new_tokens=12)
+
+
+@pytest.fixture(scope="module")
+def engine(merged, adapters):
+    """The one engine; when the last test is done it is closed, and closed means that no process of it is left."""
+    with Engine(merged, adapters=adapters, context=CONTEXT, at_once=8, log=merged.with_name("engine.log")) as engine:
+        mine = [process for process in engine._processes if process.is_running()]
+        assert mine and engine.left_behind()
+        yield engine
+    assert engine.left_behind() == [] and not any(process.is_running() for process in mine)
+    assert not {child.pid for child in psutil.Process().children(recursive=True)} & {process.pid for process in mine}
+    engine.close()  # once more does nothing
+    with pytest.raises(InputError, match="has been closed"):
+        engine.ask([[2, 5]])
+
+
+def test_the_engine_says_what_transformers_says(engine, gate):
+    agreement = gate.admit("vLLM", engine)  # float32 on both sides: kernels differ, numbers hardly
+    assert agreement.difference < 0.01 and agreement.equal_answers + agreement.ties == pytest.approx(1)
+    assert gate.compare(engine.under("first")).difference > 0.5  # it could have failed
+    with pytest.raises(InputError, match="first adapter"):
+        gate.admit("first adapter", engine.under("first"))
+
+
+def test_an_adapter_at_request_time_is_peft_over_the_same_model(engine, merged, adapters, gate):
+    from peft import PeftModel
+
+    model = LocalModel.load(merged).model
+    tuned = LocalModel(PeftModel.from_pretrained(model, str(adapters["second"])), engine.prompt)
+    own = ExportGate.against(tuned, gate.questions, tolerance=0.02, max_new_tokens=6)
+    own.admit("second", engine.under("second"))
+
+
+def test_requests_with_and_without_adapter_share_a_batch_and_do_not_mix(engine, gate):
+    """vLLM's CPU kernels gave requests without adapter the last one of the batch; alone they were right."""
+    prompts = [ids for ids in gate.prompts[:4] for _ in NAMES]
+    together = engine.ask(prompts, NAMES * 4, max_tokens=8)
+    for place, name in enumerate(NAMES):
+        alone = [engine.ask([ids], name, max_tokens=8)[0].ids for ids in gate.prompts[:4]]
+        assert [answer.ids for answer in together[place::3]] == alone
+    assert len({tuple(answer.ids) for answer in together[:3]}) == 3  # the three do say different things
+
+
+def test_an_answer_ends_by_token_text_or_length(engine, gate):
+    ids = gate.prompts[:1]
+    whole = engine.ask(ids, max_tokens=12, ignore_eos=True)[0]
+    assert whole.finish == "length" and len(whole.ids) == 12
+    assert whole.text == engine.prompt.answer_text(whole.ids)
+    at_token = engine.ask(ids, max_tokens=12, stop_token_ids=[whole.ids[4]], ignore_eos=True)[0]
+    assert at_token.finish == "stop" and at_token.ids == whole.ids[: whole.ids.index(whole.ids[4]) + 1]
+    word = whole.text[3:5]
+    at_text = engine.ask(ids, max_tokens=12, stop=[word], ignore_eos=True)[0]
+    assert at_text.finish == "stop" and at_text.text == whole.text[: whole.text.index(word)].strip()
+
+
+def test_an_answer_is_one_of_the_choices(engine, gate):
+    from vllm.sampling_params import StructuredOutputsParams
+
+    labels = ["금융", "통신", "여행"]
+    free = engine.ask(gate.prompts, max_tokens=8)
+    assert not all(answer.text in labels for answer in free)
+    held = engine.ask(gate.prompts, structured_outputs=StructuredOutputsParams(choice=labels))
+    assert all(answer.text in labels and answer.finish == "stop" for answer in held)
+
+
+def test_a_seed_repeats_a_draw(engine, gate):
+    def drawn(seed):
+        return [each.ids for each in engine.ask(gate.prompts, temperature=1.5, seed=seed, max_tokens=12)]
+
+    first = drawn(1)
+    assert first == drawn(1) and first != drawn(2)
+    assert first != [each.ids for each in engine.ask(gate.prompts, max_tokens=12)]
+
+
+def test_a_shared_beginning_is_read_once(engine):
+    block = engine.llm.llm_engine.vllm_config.cache_config.block_size
+    start = [(7 * place) % 4000 + 100 for place in range(block + 10)]
+    cold, warm = (engine.ask([[*start, token]], max_tokens=4)[0] for token in (50, 60))
+    assert (cold.cached, warm.cached) == (0, block)
+    assert engine.ask([[*start, 60]], max_tokens=4)[0].ids == warm.ids
+    assert engine.ask([[*start, 70]], "first", max_tokens=2)[0].cached == 0  # under an adapter keys and values differ
+
+
+def test_wrong_requests_are_named(engine):
+    with pytest.raises(InputError, match=r"no such adapter[\s\S]*third[\s\S]*first"):
+        engine.ask([[2, 5]], "third")
+    with pytest.raises(InputError, match=r"no room for an answer[\s\S]*prompt 2[\s\S]*320 tokens"):
+        engine.ask([[2, 5], [5] * CONTEXT])
+    with pytest.raises(InputError, match=r"prompt 1[\s\S]*0 tokens"):
+        engine.log_probs([[]], [[]])
+
+
+def test_what_an_engine_prints_goes_to_its_log(tmp_path, capfd):
+    with output_to(tmp_path / "deep" / "log"):
+        print("RuntimeError: no memory", flush=True)
+        psutil.Popen([sys.executable, "-c", "print('child')"]).wait()
+    print("after")
+    assert capfd.readouterr().out == "after\n"
+    text = (tmp_path / "deep" / "log").read_text()
+    assert "child" in text and last_error(tmp_path / "deep" / "log") == "RuntimeError: no memory"
+    (tmp_path / "empty").write_text("fine\n")
+    assert last_error(tmp_path / "empty") == "none"
+
+
+def test_without_vllm_one_clear_error(monkeypatch):
+    need_vllm()
+    monkeypatch.setattr("helpers.instruct.engine_start.find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"vLLM is not to be had here[\s\S]*Colab"):
+        need_vllm()

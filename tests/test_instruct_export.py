@@ -1,0 +1,267 @@
+"""Exports and their gate: what is admitted, what is refused and why, and that a refused export replaces nothing."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer, MistralConfig, MistralForCausalLM
+
+from helpers.course.errors import InputError
+from helpers.course.paths import sample_data
+from helpers.instruct.adapters import WEIGHTS, save_adapter
+from helpers.instruct.export import (
+    REPORT_FILE,
+    adapted_model,
+    new_folder,
+    save_by_unsloth,
+    save_lora,
+    save_merged,
+    save_whole,
+    write_report,
+)
+from helpers.instruct.export_adapters import PROJECTIONS, manner_rows, save_scaled, train_manner
+from helpers.instruct.export_figures import gate_figure
+from helpers.instruct.export_gate import ExportGate, agreement_rows
+from helpers.instruct.export_probes import probe_questions
+from helpers.instruct.generation import LocalModel
+from helpers.instruct.models import load_language_model
+from helpers.instruct.product_rows import DOMAINS, product_rows
+from helpers.instruct.prompts import Prompt
+
+TOLERANCE = 0.2
+DAMAGED = "model.layers.1.mlp.down_proj.weight"
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """A small random model in bfloat16, as base models come."""
+    folder = tmp_path_factory.mktemp("base")
+    tokenizer = AutoTokenizer.from_pretrained(sample_data("models", "ko-mini-mistral"))
+    torch.manual_seed(0)
+    config = MistralConfig(
+        vocab_size=len(tokenizer), hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=16, max_position_embeddings=512, sliding_window=None, initializer_range=0.1,
+    )  # fmt: skip
+    MistralForCausalLM(config).to(torch.bfloat16).save_pretrained(str(folder))
+    tokenizer.save_pretrained(str(folder))
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def adapter(base, tmp_path_factory):
+    """An adapter that changes the model much: both of its matrices are random."""
+    torch.manual_seed(1)
+    tokenizer, model = load_language_model(base)
+    config = LoraConfig(r=4, lora_alpha=8, target_modules=PROJECTIONS, task_type="CAUSAL_LM", init_lora_weights=False)
+    folder = tmp_path_factory.mktemp("adapter")
+    return save_adapter(get_peft_model(model, config), Prompt.for_tokenizer(tokenizer), folder, base=base)
+
+
+@pytest.fixture(scope="module")
+def gate(base, adapter):
+    return ExportGate.of(*adapted_model(base, adapter), probe_questions(6), tolerance=TOLERANCE, max_new_tokens=6)
+
+
+@pytest.fixture(scope="module")
+def merged(base, adapter, tmp_path_factory):
+    return save_merged(base, adapter, tmp_path_factory.mktemp("merged"))
+
+
+def weights_of(folder):
+    return load_file(f"{folder}/model.safetensors")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_merged_matrix_is_the_sum_rounded_once(base, adapter, dtype, tmp_path):
+    before, lora = weights_of(base), load_file(adapter / WEIGHTS)
+    after = weights_of(save_merged(base, adapter, tmp_path / "merged", dtype))
+    front = "base_model.model.model.layers.0.self_attn.q_proj.lora_"
+    exact = before["model.layers.0.self_attn.q_proj.weight"].float()
+    exact = exact + 2.0 * (lora[f"{front}B.weight"].float() @ lora[f"{front}A.weight"].float())  # alpha / r = 8 / 4
+    name = "model.layers.0.self_attn.q_proj.weight"
+    assert not torch.equal(before[name].to(dtype), after[name])
+    assert torch.equal(exact.to(dtype), after[name])
+    same = [key for key in before if torch.equal(before[key].to(dtype), after[key])]
+    assert all("proj" not in key for key in same) and len(same) == len(before) - 2 * len(PROJECTIONS)
+
+
+def test_the_gate_admits_both_exports(gate, base, adapter, merged, tmp_path):
+    agreement = gate.admit("merged_16bit", LocalModel.load(merged))
+    assert 0 < agreement.difference < TOLERANCE  # bfloat16 did round something
+    assert gate.base.difference > 5 * TOLERANCE and gate.base.reasons(TOLERANCE)
+    alone = LocalModel(*adapted_model(base, save_lora(adapter, tmp_path / "lora")))
+    assert gate.admit("lora", alone).difference < 1e-5
+
+
+def test_unsloths_exports_pass_the_same_gate(gate, base, adapter, tmp_path):
+    folder = save_by_unsloth(adapter, tmp_path)
+    gate.admit("merged_16bit", LocalModel.load(folder / "merged_16bit"))
+    gate.admit("lora", LocalModel(*adapted_model(base, adapter_with_card(folder / "lora", adapter))))
+
+
+def adapter_with_card(folder, adapter):
+    (folder / "course_adapter.json").write_bytes((adapter / "course_adapter.json").read_bytes())
+    return folder
+
+
+def other_prompt(base, merged, folder):
+    save_whole(LocalModel.load(merged).model, Prompt.load(merged), folder, torch.bfloat16)
+    Prompt.for_tokenizer(Prompt.load(merged).tokenizer, system="짧게 답하세요.").save(folder)
+
+
+def one_matrix_noised(base, merged, folder):
+    model = LocalModel.load(merged).model
+    weight = model.get_parameter(DAMAGED).data
+    weight += 0.5 * weight.std() * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
+    save_whole(model, Prompt.load(merged), folder, torch.bfloat16)
+
+
+BROKEN = {
+    "not merged": (
+        lambda base, merged, folder: save_whole(
+            load_language_model(base)[1], Prompt.load(merged), folder, torch.bfloat16
+        ),
+        "log-probabilities differ",
+    ),
+    "merged twice": (None, "log-probabilities differ"),
+    "another prompt": (other_prompt, "other token ids for 100% of the questions"),
+    "one matrix noised": (one_matrix_noised, "log-probabilities differ"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_export_is_refused_with_the_reason_and_replaces_nothing(
+    name, gate, base, adapter, merged, tmp_path
+):  # fmt: skip
+    make, reason = BROKEN[name]
+    target = tmp_path / "shipped"
+    with new_folder(target) as draft:
+        (draft / "good.txt").write_text("good")
+    with pytest.raises(InputError, match=reason) as refusal, new_folder(target) as draft:
+        if make is None:
+            save_merged(base, save_scaled(adapter, tmp_path / "scaled", 2.0), draft)
+        else:
+            make(base, merged, draft)
+        gate.admit(name, LocalModel.load(draft))
+    said = str(refusal.value)
+    assert name in said and f"up to {TOLERANCE:g} nats" in said
+    assert [path.name for path in target.iterdir()] == ["good.txt"]
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != "scaled") == ["shipped"]
+
+
+def test_an_admitted_export_takes_the_place_of_the_old_one(merged, tmp_path):
+    for text in ("first", "second"):
+        with new_folder(tmp_path / "shipped") as draft:
+            (draft / text).write_text(text)
+            write_report(draft, {"difference": 0.01, "name": "적금"})
+    assert sorted(path.name for path in (tmp_path / "shipped").iterdir()) == sorted(["second", REPORT_FILE])
+    assert "적금" in (tmp_path / "shipped" / REPORT_FILE).read_text(encoding="utf-8")
+
+
+def test_a_gate_that_could_not_refuse_is_not_made(base, adapter, tmp_path):
+    nothing = save_scaled(adapter, tmp_path / "nothing", 0.0)
+    with pytest.raises(InputError, match="cannot tell this adapter from none"):
+        ExportGate.of(*adapted_model(base, nothing), probe_questions(4), tolerance=TOLERANCE, max_new_tokens=3)
+
+
+class Says:
+    """A candidate that says what it is told to."""
+
+    def __init__(self, gate, merged, answers=None, log_probs=None):
+        self.prompt = Prompt.load(merged)
+        self.answers, self.said = answers or gate.answers, log_probs or gate.log_probs
+
+    def generate(self, prompts, max_new_tokens):
+        return self.answers
+
+    def log_probs(self, prompts, continuations):
+        return self.said
+
+
+def test_no_number_is_no_agreement(gate, merged):
+    bad = [list(row) for row in gate.log_probs]
+    assert not gate.compare(Says(gate, merged, log_probs=bad)).reasons(TOLERANCE)
+    bad[2][1] = float("nan")
+    agreement = gate.compare(Says(gate, merged, log_probs=bad))
+    assert agreement.difference == float("inf") and agreement.where == "probe 3 of 6"
+    with pytest.raises(InputError, match="probe 3 of 6"):
+        gate.admit("nan", Says(gate, merged, log_probs=bad))
+
+
+def test_another_answer_is_admitted_only_where_two_tokens_tie(gate, merged):
+    other = [[(answer[0] + 1) % 8000, *answer[1:]] for answer in gate.answers[:1]] + gate.answers[1:]
+    for lead, reasons in ((1.9 * TOLERANCE, 0), (2.1 * TOLERANCE, 1)):
+        margins = [[lead] * len(gate.margins[0]), *gate.margins[1:]]
+        own = replace(gate, margins=margins)
+        agreement = own.compare(Says(gate, merged, answers=other))
+        assert agreement.equal_answers == pytest.approx(5 / 6) and len(agreement.reasons(TOLERANCE)) == reasons
+    shorter = [gate.answers[0][:-1], *gate.answers[1:]]
+    assert "other greedy answers to 17%" in str(gate.compare(Says(gate, merged, answers=shorter)).reasons(TOLERANCE))
+
+
+def test_the_merge_undone_is_the_base(gate, base, adapter, merged, tmp_path):
+    from peft import PeftModel
+
+    undo = save_scaled(adapter, tmp_path / "undo", -1.0)
+    model = PeftModel.from_pretrained(LocalModel.load(merged).model, str(undo))
+    undone = gate.compare(LocalModel(model, Prompt.load(merged)))
+    assert undone.difference == pytest.approx(gate.base.difference, rel=0.05)
+
+
+def test_bad_exports_are_named(base, adapter, tmp_path):
+    half = save_lora(adapter, tmp_path / "half")
+    (half / "prompt.json").unlink()
+    with pytest.raises(InputError, match=r"no whole adapter[\s\S]*prompt\.json"):
+        save_lora(half, tmp_path / "copy")
+    with pytest.raises(InputError, match="trained on another base model"):
+        save_merged(str(sample_data("models", "ko-mini-mistral")), adapter, tmp_path / "merged")
+    with pytest.raises(InputError, match=r"there is no such export[\s\S]*merged_4bit"):
+        save_by_unsloth(adapter, tmp_path, ("merged_4bit",))
+    weights = load_file(adapter / WEIGHTS)
+    large = save_lora(adapter, tmp_path / "large")
+    save_file({name: 1e4 * weight for name, weight in weights.items()}, large / WEIGHTS, {"format": "pt"})
+    with pytest.raises(InputError, match=r"do not fit into 16 bits[\s\S]*float16"):
+        save_merged(base, large, tmp_path / "too_large", torch.float16)
+
+
+def test_a_batch_answers_as_each_prompt_alone(merged):
+    model = LocalModel.load(merged, batch_size=3)
+    prompts = [model.prompt.prompt_ids(*question) for question in probe_questions(7)]
+    assert len({len(ids) for ids in prompts}) > 2
+    alone = [model.generate([ids], 5)[0] for ids in prompts]
+    assert len({tuple(answer) for answer in alone}) > 1
+    assert model.generate(prompts, 5) == alone == model.generate(prompts, 5, by_length=False)
+    reversed_order = model.generate(prompts[::-1], 5)
+    assert reversed_order[::-1] == alone
+
+
+def test_log_probs_are_those_of_a_plain_forward_pass(merged):
+    model = LocalModel.load(merged)
+    prompt, text = model.prompt.prompt_ids("날씨가 어때요?"), [50, 60, 70]
+    with torch.no_grad():
+        logits = model.model(torch.tensor([prompt + text])).logits[0].log_softmax(-1)
+    expected = [float(logits[len(prompt) - 1 + place, token]) for place, token in enumerate(text)]
+    assert model.log_probs([prompt], [text])[0] == pytest.approx(expected, abs=1e-5)
+    best = logits[len(prompt) - 1].topk(2).values
+    assert model.margins([prompt], [text])[0][0] == pytest.approx(float(best[0] - best[1]), abs=1e-5)
+
+
+def test_the_second_adapter_learns_and_leaves_the_model_as_it_was(merged, tmp_path):
+    model = LocalModel.load(merged)
+    before = {name: weight.clone() for name, weight in model.model.state_dict().items()}
+    rows = manner_rows(product_rows(16))
+    assert all(row["output"].startswith("이 상품은") and any(d in row["output"] for d in DOMAINS) for row in rows)
+    losses = train_manner(
+        model.model, model.prompt, rows, tmp_path / "manner", base=str(merged), steps=6, seed=0
+    )  # fmt: skip
+    assert losses[-1] < losses[0]
+    after = model.model.state_dict()
+    assert list(after) == list(before) and all(torch.equal(after[name], before[name]) for name in before)
+
+
+def test_figure_and_table_of_the_gate(gate):
+    figure = gate_figure({"base": gate.base}, TOLERANCE)
+    assert len(figure.axes[0].patches) == 1 and figure.axes[0].get_xscale() == "log"
+    assert agreement_rows({"base": gate.base})[0]["export"] == "base"
