@@ -3,9 +3,10 @@
     python benchmarks/nsmc_task.py --max_steps 400
 
 Training rows: the permissive instruction mix and 10,000 film reviews of NSMC's training side as one more task, both from
-KO_DATA_DIR. Asked: 1,000 reviews of NSMC's test side, free greedy generation, before and after. An answer that is no
-label is wrong (coverage says how many were labels); the majority label's score stands beside. ``choice_macro_f1`` lets the
-model choose between the two labels by likelihood: what it knows, apart from whether it keeps to the form.
+KO_DATA_DIR (``--mix_rows``, ``--reviews``: fewer of them; ``--max_steps``: how long). Asked: 1,000 reviews of NSMC's test
+side, free greedy generation, before and after. An answer that is no label is wrong (coverage says how many were labels);
+the majority label's score stands beside. ``choice_macro_f1`` lets the model choose between the two labels by likelihood:
+what it knows, apart from whether it keeps to the form.
 """
 
 import argparse
@@ -78,6 +79,7 @@ def main() -> None:
     parser.add_argument("--model", default="sample_data/models/ko-mini-mistral")
     parser.add_argument("--output_dir", default="outputs/nsmc_task")
     parser.add_argument("--reviews", type=int, default=10_000)
+    parser.add_argument("--mix_rows", type=int, default=20_000)
     parser.add_argument("--test_rows", type=int, default=1_000)
     parser.add_argument("--max_steps", type=int, default=400)
     parser.add_argument("--max_seq_length", type=int, default=256)
@@ -85,6 +87,7 @@ def main() -> None:
     told = parser.parse_args()
     folder = repository_path(told.output_dir)
     mix = read_jsonl(course_data_dir("instruct/mix_permissive.jsonl.gz"))
+    mix = random.Random(13).sample(mix, min(told.mix_rows, len(mix)))
     task = reviews(course_data_dir("classification/nsmc_train.tsv.gz"), told.reviews, 13, PHRASINGS)
     train = write_jsonl(folder / "train.jsonl", [*mix, *task])
     test = reviews(course_data_dir("zero_shot/ratings_test_a.txt"), told.test_rows, 13, PHRASINGS[:1])
@@ -93,15 +96,15 @@ def main() -> None:
         "output_dir": folder,
         "train_path": train,
         "max_rows": len(mix) + len(task),
-        "max_val_rows": 200,
+        "max_val_rows": 100,
         "max_steps": told.max_steps,
         "max_seq_length": told.max_seq_length,
         "num_train_epochs": 1,
         "train_batch_size": 32,
         "learning_rate": told.learning_rate,
         "warmup_steps": 20,
-        "eval_steps": 100,
-        "save_steps": 100,
+        "eval_steps": 50,
+        "save_steps": 50,
     }
     tokenizer, base = load_language_model(told.model)
     prompt = Prompt.for_tokenizer(tokenizer)
