@@ -103,6 +103,18 @@ def check_export(metrics):
     assert metrics["left"] == 0 and metrics["tokens_per_second_vllm"] > 0
 
 
+def check_preferences(metrics):
+    assert metrics["first_loss"] == pytest.approx(0.693147, abs=5e-4) == metrics["at_start"]  # ln 2
+    assert abs(metrics["accident"] - metrics["at_start"]) > 0.001 and metrics["judge_of_length"] == 0.5
+    assert metrics["matched_pairs"] < metrics["train_pairs"] and metrics["test_pairs"] > 4 and metrics["steps"] >= 3
+    assert 0 < metrics["adapter_mb"] < metrics["base_mb"] / 4 and metrics["backends_apart"] < 0.05
+    for name in ("likelihood", "matched"):
+        assert metrics[f"{name}_after_low"] <= metrics[f"{name}_after"] <= metrics[f"{name}_after_high"] <= 1
+        assert 0 <= metrics[f"{name}_before"] <= 1
+    for name in ("longer_as_it_is", "longer_matched", "longer_normalised", "polite_after", "by_reward"):
+        assert 0 <= metrics[name] <= 1
+
+
 def check_serving(metrics):
     assert metrics["answered"] == metrics["asked"] > 0 and metrics["mixed_up"] == 0 and metrics["freed_slots"] == 1
     assert metrics["engine_death_told"] is True and metrics["recovered_same"] is True
@@ -131,6 +143,7 @@ def check_scaling(metrics):
 CHECKS = {
     "A2_scaling_out": check_scaling,
     "07_instruction_lora_unsloth": check_tuning,
+    "08_preference_dpo": check_preferences,
     "A1_pretraining_small_models": check_pretraining,
     "00_start_here": check_start,
     "01_embedding_data": check_data,
