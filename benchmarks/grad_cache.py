@@ -4,11 +4,12 @@
     python benchmarks/grad_cache.py --batches 64 --repeats 3 --dtype bf16 --lora
 
 One step each (loss and backward, no optimizer) on the same weights, the same texts, dropout on, the same dtype and the same
-torch kernels; texts are tokenized before the clock starts. Queries and documents alternate from two shared retrieval sets
-(KO_DATA_DIR), cut to 128 pieces. Every contender runs in a process of its own with one thread. Time is CPU time of that
-process, which other work on the machine hardly moves; peak memory is the largest resident set less that before the first
-step. The floor is what nobody can go below who encodes twice: one pass without a graph, one forward and backward pass, in
-chunks of equally long texts. `error` is the norm of the gradient's difference to one graph over the whole batch, dropout off.
+torch kernels; texts are tokenized before the clock starts. Queries and documents come in turn from four shared retrieval sets
+(KO_DATA_DIR; in two the documents are long, in one mixed, in one short), cut to 128 pieces. Every contender runs in a process
+of its own with one thread. Time is CPU time of that process, which other work on the machine hardly moves; peak memory is the
+largest resident set less that before the first step. The floor is what nobody can go below who encodes twice: one pass without
+a graph, one forward and backward pass, in chunks of equally long texts. `error` is the norm of the gradient's difference to
+one graph over the whole batch, dropout off.
 """
 
 import argparse
@@ -33,19 +34,19 @@ from helpers.embedding.encoder import Encoder
 from helpers.embedding.grad_cache import GradCache
 
 MODEL, LENGTH, BUDGET, TEMPERATURE = "sample_data/models/ko-mini-encoder", 128, 2048, 0.05
-SETS = ("petitions", "law_articles")
+SETS = ("petitions", "law_articles", "paraKQC", "wikinews")
 OURS, KEPT, FLOOR = "course", "course, 256 MB of graphs kept", "floor"
 MINI_BATCH, TOKENS = "library, mini-batch 32", "library, 2048 tokens"
 
 
 def texts(batch: int) -> tuple[list[str], list[str]]:
-    """`batch` queries and their documents, from both sets in turn."""
+    """`batch` queries and their documents, from the sets in turn."""
     pairs = []
     for name in SETS:
         data = read_beir(course_data_dir("retrieval", name))
         found = [(data.queries[q], data.corpus[next(iter(grades))].full()) for q, grades in data.qrels.items()]
-        pairs.append(random.Random(13).sample(found, batch))
-    chosen = [pair for both in zip(*pairs, strict=True) for pair in both][:batch]
+        pairs.append(random.Random(13).sample(found, -(-batch // len(SETS))))
+    chosen = [pair for each in zip(*pairs, strict=True) for pair in each][:batch]
     return [query for query, _ in chosen], [document for _, document in chosen]
 
 

@@ -6,7 +6,7 @@ from transformers import AutoConfig, LlamaConfig, LlamaForCausalLM, MistralConfi
 
 from helpers.course.errors import InputError
 from helpers.course.files import REPOSITORY
-from helpers.instruct.gpu_memory import GIB, GPUS, MISTRAL, SOLAR, ModelShape, fit, fit_table
+from helpers.instruct.gpu_memory import GIB, GPUS, MISTRAL, SOLAR, ModelShape, fit, fit_table, serve_command
 
 
 @pytest.mark.parametrize("shape, kind", [(SOLAR, LlamaConfig), (MISTRAL, MistralConfig)])
@@ -61,3 +61,14 @@ def test_table_says_what_does_not_fit():
     table = fit_table([SOLAR, MISTRAL], counts=(1, 2))
     assert len(table) == 2 * len(GPUS) * 2
     assert table.iloc[0]["sequences of 2,048"] == "does not fit" and table.iloc[-1]["sequences of 2,048"] > 100
+
+
+def test_vllm_itself_understands_the_command():
+    arguments = pytest.importorskip("vllm.engine.arg_utils", reason="vLLM has wheels for Linux only")
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    command = serve_command("upstage/SOLAR-10.7B-v1.0", tensor_parallel=2, data_parallel=4, length=4096)
+    parser = arguments.AsyncEngineArgs.add_cli_args(FlexibleArgumentParser())
+    told = arguments.AsyncEngineArgs.from_cli_args(parser.parse_args(["--model", *command[2:]]))
+    assert command[:2] == ["vllm", "serve"]
+    assert (told.tensor_parallel_size, told.data_parallel_size, told.max_model_len) == (2, 4, 4096)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -35,7 +36,10 @@ def torchrun(processes: int, module: str, arguments: Sequence[str] = (), *, time
         finally:
             started.terminate()  # torchrun then ends its processes; without effect on one that has ended
     if started.returncode:
-        raise RuntimeError(f"{module} failed in {processes} processes (status {started.returncode}):\n{told[-3000:]}")
+        cause = re.split(r"^E\d{4} .*failed \(exitcode", told, maxsplit=1, flags=re.MULTILINE)[
+            0
+        ]  # then torchrun's own trace
+        raise RuntimeError(f"{module} failed in {processes} processes (status {started.returncode}):\n{cause[-3000:]}")
     return printed
 
 

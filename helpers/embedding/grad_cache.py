@@ -88,7 +88,10 @@ class GradCache:
         for number, chunk in enumerate(chunks):
             tokens = len(chunk.rows) * len(texts[chunk.rows[0]])
             chunk.state = Surroundings()
-            keep = training and (number == 0 or used + per_token * tokens <= self.keep_bytes)
+            # Several processes sync with the last chunk: DistributedDataParallel listens from that chunk's forward pass on,
+            # and would take the backward passes of chunks before it for that chunk's. So it is encoded when its turn comes.
+            waits = number > 0 and number == len(chunks) - 1 and self.no_sync is not nullcontext
+            keep = training and not waits and (number == 0 or used + per_token * tokens <= self.keep_bytes)
             with ExitStack() as stack:
                 if keep:
                     counter = stack.enter_context(GraphBytes())

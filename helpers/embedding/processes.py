@@ -21,6 +21,7 @@ from helpers.course.atomic import atomic_write
 from helpers.course.launch import torchrun
 from helpers.course.lessons import parse_value
 from helpers.course.paths import repository_path
+from helpers.course.settings import LessonSettings
 from helpers.embedding.gather import world
 from helpers.embedding.scaling import CACHED, WAYS, WRAPPED, ScalingSettings, compared, gradient, share_of, spread
 
@@ -30,24 +31,28 @@ PIECE = 200
 
 def several_processes(settings: ScalingSettings, reference: torch.Tensor) -> list[dict[str, object]]:
     """Start `settings.processes` processes that measure every way against `reference` (P,), the gradient of one."""
-    settings.output_dir.mkdir(parents=True, exist_ok=True)
+    arguments = as_arguments(settings)
     one, several = settings.output_dir / "one_process.pt", settings.output_dir / "several_processes.json"
     torch.save(reference, one)
     several.unlink(missing_ok=True)
     try:
         told = ["--reference", str(one), "--output", str(several)]
-        torchrun(settings.processes, "helpers.embedding.processes", [*told, *as_arguments(settings)])
+        torchrun(settings.processes, "helpers.embedding.processes", [*told, *arguments])
     finally:
         one.unlink()
     return json.loads(several.read_text(encoding="utf-8"))
 
 
-def as_arguments(settings: ScalingSettings) -> list[str]:
-    """The settings as `-p NAME VALUE` of a command line, so that a started process has the same ones."""
-    chosen = {"profile": settings.profile} | settings.model_dump(
-        mode="json", exclude={"profile", "config", "smoke"}, exclude_none=True
-    )
-    return [part for name, value in chosen.items() for part in ("-p", name, json.dumps(value, ensure_ascii=False))]
+def as_arguments(settings: LessonSettings, kind: type[LessonSettings] | None = None) -> list[str]:
+    """Write the settings to a file in their output_dir; returns the arguments that make a started process read it.
+
+    kind  leave out what these settings do not know (the command of lesson 03 has fewer than lesson A2)
+    """
+    names = set((kind or type(settings)).model_fields) - {"config", "smoke"}
+    file = settings.output_dir / "settings.json"
+    with atomic_write(file) as opened:
+        json.dump(settings.model_dump(mode="json", include=names), opened, ensure_ascii=False, indent=2)
+    return ["--config_path", str(file), "-p", "output_dir", str(settings.output_dir)]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -55,13 +60,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="torchrun --nproc_per_node 2 -m helpers.embedding.processes")
     parser.add_argument("--reference", type=Path, required=True, help="gradient of one process, written by torch.save")
     parser.add_argument("--output", type=Path, required=True, help="JSON file for the figures")
+    parser.add_argument("--config_path", default=ScalingSettings.default_config, help="yaml or json")
     parser.add_argument("-p", nargs=2, action="append", default=[], dest="parameters", metavar=("NAME", "VALUE"))
     told = parser.parse_args(arguments)
     given = {name: parse_value(value) for name, value in told.parameters}
     dist.init_process_group("gloo")
     try:
         rank, processes = world()
-        settings = ScalingSettings.load(**given | {"processes": processes})
+        settings = ScalingSettings.load(told.config_path, **given | {"processes": processes})
         rows = share_of(settings.shared_rows(), rank, processes)
         encoder, reference = settings.exact_encoder(), torch.load(told.reference, weights_only=True)
         found = []

@@ -13,6 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from helpers.course.errors import InputError
+from helpers.data.retrieval import Document, RetrievalSet, write_beir
 from helpers.embedding.batching import DistinctBatches
 from helpers.embedding.contrastive import ContrastiveRows, InfoNCE
 from helpers.embedding.contrastive_settings import InfoNCESettings
@@ -46,6 +47,29 @@ class ScalingSettings(InfoNCESettings):
         rows = rows.take(DistinctBatches(rows.keys(), self.batch_size, self.seed).draw(0)[0])
         kept = [texts[: self.hard_negatives] for texts in rows.negatives]
         return ContrastiveRows(rows.queries, rows.documents, kept, rows.relevant)
+
+    def distinct_set(self) -> Path:
+        """A BEIR folder below output_dir of rows that share no text, enough for the training run, all in split train.
+
+        Where rows do share texts, one process with 2 B rows and two with B compose their batches differently.
+        """
+        wanted = self.train_batch_size * self.processes * self.train_steps
+        rows = self.changed(batch_size=wanted, hard_negatives=0).shared_rows()
+        names = [str(number) for number in range(len(rows))]
+        data = RetrievalSet(
+            {name: Document("", text) for name, text in zip(names, rows.documents, strict=True)},
+            dict(zip(names, rows.queries, strict=True)),
+            {name: {name: 1} for name in names},
+            dict.fromkeys(names, "train"),
+        )
+        return write_beir(self.output_dir / "distinct", data)
+
+    def model_without_dropout(self) -> Path:
+        """The model once more, below output_dir, with every dropout at 0: several processes draw other dropout than one."""
+        encoder = self.encoder()
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
+            setattr(encoder.model.config, name, 0.0)
+        return encoder.save(self.output_dir / "no_dropout")
 
     def exact_encoder(self) -> Encoder:
         """The encoder in float64, dropout off: whatever then differs is an error of method, not of rounding or chance."""

@@ -118,3 +118,14 @@ def fit_table(
                 row |= {"weights a GPU": round(found.weights, 1), "cache a GPU": round(found.cache, 1)}
                 rows.append(row | {f"sequences of {length:,}": found.sequences(length) or "does not fit"})
     return pd.DataFrame(rows)
+
+
+def serve_command(model: str, tensor_parallel: int = 1, data_parallel: int = 1, length: int = 2048) -> list[str]:
+    """vLLM's own server over `tensor_parallel * data_parallel` GPUs of one machine, as a command line.
+
+    tensor_parallel  GPUs that share one copy of the model: each matrix is cut, and every layer waits for its parts
+    data_parallel    copies, each with its own requests: twice the throughput, twice the memory
+    """
+    parallel = ["--tensor-parallel-size", str(tensor_parallel), "--data-parallel-size", str(data_parallel)]
+    memory = ["--max-model-len", str(length), "--gpu-memory-utilization", "0.9", "--dtype", "auto"]
+    return ["vllm", "serve", model, *parallel, *memory]

@@ -1,0 +1,97 @@
+"""Several processes: what they are dealt, how they are started, what accelerate makes of a launch file, kept graphs in DDP."""
+
+import numpy as np
+import pytest
+import torch
+import torch.multiprocessing as processes
+
+from helpers.course.errors import InputError
+from helpers.course.files import REPOSITORY
+from helpers.course.launch import launch_plan, torchrun
+from helpers.embedding import contrastive_command
+from helpers.embedding.contrastive import InfoNCE
+from helpers.embedding.grad_cache import GradCache
+from helpers.embedding.scaling import ScalingSettings, compared, share_of
+from helpers.embedding.scaling_figures import seen_by_loss
+from tests.test_embedding_contrastive import PAIRED, _encoder, _free_port, _ids
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    return ScalingSettings.load(smoke=True, output_dir=tmp_path_factory.mktemp("scaling"))
+
+
+def test_rows_are_dealt_out_once_and_share_no_text(settings):
+    rows = settings.shared_rows()
+    parts = [share_of(rows, rank, 3) for rank in range(3)]
+    assert [text for part in parts for text in part.queries] == rows.queries and len(parts[0]) == len(rows) // 3
+    assert len(set(rows.queries) | set(rows.documents)) == 2 * len(rows) == 2 * settings.batch_size
+    assert all(len(texts) == settings.hard_negatives for texts in rows.negatives)
+    with pytest.raises(InputError, match="a multiple of 5"):
+        settings.changed(processes=5).shared_rows()
+
+
+def test_the_training_set_of_the_lesson_is_read_back(settings):
+    folder = settings.distinct_set()
+    own = settings.changed(data_dir=folder.parent, train_set=folder.name, e5_files=[])
+    rows = own.training_rows()
+    assert len(rows) == settings.train_batch_size * settings.processes * settings.train_steps
+    assert len(set(rows.queries) | set(rows.documents)) == 2 * len(rows)
+
+
+@pytest.mark.parametrize("count, size", [(2, 4), (3, 2)])
+def test_figure_shows_the_negatives_that_a_query_has(count, size):
+    alone, gathered = (seen_by_loss(count, size, gathered=each) for each in (False, True))
+    assert ((alone == 2).sum(1) == size - 1).all() and ((gathered >= 2).sum(1) == count * size - 1).all()
+    assert (np.diag(gathered) == 1).all() and (gathered == 3).sum() == (alone == 0).sum()
+
+
+def test_comparison_tells_length_from_direction():
+    right = torch.tensor([3.0, 4.0])
+    assert compared(right / 2, right) == pytest.approx({"error": 0.5, "cosine": 1.0, "length": 0.5})
+    assert compared(torch.tensor([4.0, -3.0]), right)["cosine"] == pytest.approx(0)
+
+
+def test_torchrun_starts_that_many_and_tells_why_one_failed():
+    assert torchrun(2, "calendar", ["2026", "11"]).count("November 2026") == 2
+    with pytest.raises(RuntimeError, match="IndexError: list index"):
+        torchrun(2, "calendar", ["2026", "13"])
+
+
+def test_accelerate_reads_the_launch_files(tmp_path):
+    folder = REPOSITORY / "config/accelerate"
+    first, second = (launch_plan(folder / "two_machines.yaml", rank, "a.module") for rank in (0, 1))
+    assert first["nproc_per_node"] == "4" and first["nnodes"] == "2" and first["mixed_precision"] == "bf16"
+    assert (first.pop("node_rank"), second.pop("node_rank")) == (0, 1) and first == second
+    assert launch_plan(folder / "one_machine.yaml", 0, "a.module")["nproc_per_node"] == "2"
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text((folder / "one_machine.yaml").read_text().replace("num_processes", "num_proceses"))
+    with pytest.raises(InputError, match="num_proceses"):
+        launch_plan(wrong, 0, "a.module")
+
+
+def test_wrong_input_of_the_command_is_told_and_ends_with_status_2(capsys):
+    assert contrastive_command.main(["-p", "batch_size", "1"]) == 2
+    assert "batch_size" in capsys.readouterr().err
+
+
+def _worker(rank, port, folder):
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    share = PAIRED.take(range(3 * rank, 3 * rank + 3))
+    for keep in (0, 10**4, 10**9):  # one graph kept, some, all but the last chunk's, whose backward pass syncs
+        model = torch.nn.parallel.DistributedDataParallel(_encoder())
+        cache = GradCache(model, token_budget=12, keep_bytes=keep, no_sync=model.no_sync)
+        cache(InfoNCE(share, 0.1, both_directions=True), *_ids(share)).backward()
+        torch.save(torch.cat([p.grad.flatten() for p in model.parameters()]), folder / f"{rank}-{keep}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_kept_graphs_in_two_processes(tmp_path):
+    model = _encoder()
+    InfoNCE(PAIRED, 0.1, both_directions=True).whole(*(model(side) for side in _ids(PAIRED))).backward()
+    expected = torch.cat([p.grad.flatten() for p in model.parameters()])
+    processes.spawn(_worker, (_free_port(), tmp_path), nprocs=2)
+    for file in sorted(tmp_path.glob("*.pt")):
+        assert compared(torch.load(file, weights_only=True), expected)["error"] < 1e-10, file.stem
+    assert len(list(tmp_path.glob("*.pt"))) == 6
