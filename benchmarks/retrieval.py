@@ -1,0 +1,118 @@
+"""Lesson 03's recipe on real retrieval sets: BM25, the model before and after, and BM25 fused with each.
+
+    python benchmarks/retrieval.py paraKQC --max_rows 4000
+    python benchmarks/retrieval.py petitions --also wikinews        a set without a train split is tested with that model
+
+Trains on the train split of the first set, tests on its test split (a set without splits is used whole). With --dev nothing
+of the test split is read: a tenth of the train queries is held back instead, with every train query that shares a document
+with them. That is where settings are chosen. Prints NDCG@1 and @10 and writes them to OUTPUT_DIR/<set>.json.
+"""
+
+import argparse
+import json
+import random
+import time
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from helpers.course.machine import set_seed
+from helpers.course.paths import course_data_dir
+from helpers.data.e5_rows import e5_from_beir
+from helpers.data.retrieval import RetrievalSet, read_beir
+from helpers.embedding.contrastive import ContrastiveRows
+from helpers.embedding.contrastive_settings import InfoNCESettings
+from helpers.embedding.contrastive_trainer import train_contrastive
+from helpers.embedding.encoder import Encoder
+from helpers.embedding.fusion import reciprocal_rank_fusion
+from helpers.embedding.retrieval_metrics import Run, retrieval_metrics
+from helpers.embedding.runs import bm25_run, dense_run, documents_of, judged_queries
+
+KNOBS = {"max_length": int, "batch_size": int, "hard_negatives": int, "epochs": int, "max_steps": int, "lr": float}
+KNOBS |= {"embedding_lr": float, "loss_temperature": float, "seed": int, "model": str}
+
+
+def only(data: RetrievalSet, queries: list[str]) -> RetrievalSet:
+    """The whole corpus with these queries and their judgements."""
+    return RetrievalSet(data.corpus, {q: data.queries[q] for q in queries}, {q: data.qrels[q] for q in queries})
+
+
+def held_back(train: RetrievalSet, seed: int) -> tuple[RetrievalSet, RetrievalSet]:
+    """A tenth of the queries, and those of the others that share no document with them: (to train on, to choose by)."""
+    judged = [query for query in train.queries if query in train.qrels]
+    dev = sorted(random.Random(seed).sample(judged, min(300, len(judged) // 10)))
+    theirs = {document for query in dev for document in train.qrels[query]}
+    rest = [query for query in judged if query not in set(dev) and theirs.isdisjoint(train.qrels[query])]
+    return only(train, rest), only(train, dev)
+
+
+def training_rows(train: RetrievalSet, most: int | None, seed: int) -> ContrastiveRows:
+    """Judged pairs with a hard negative by BM25, `most` of them drawn by seed."""
+    rows = ContrastiveRows.of_pairs(e5_from_beir(train))
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
+    return rows.take(order[:most].tolist())
+
+
+class Test:
+    """A test set with its BM25 run, which every model is compared and fused with."""
+
+    def __init__(self, name: str, data: RetrievalSet) -> None:
+        self.name, self.data = name, data
+        self.queries, self.documents = judged_queries(data), documents_of(data)
+        self.bm25 = bm25_run(self.queries, self.documents)
+        self.scores = {"BM25": self.score(self.bm25)}
+
+    def score(self, run: Run) -> dict[str, float]:
+        found = retrieval_metrics(run, self.data.qrels)
+        return {name: round(found[name], 4) for name in ("ndcg@1", "ndcg@10")}
+
+    def measure(self, label: str, encoder: Encoder) -> None:
+        """Adds the encoder's scores, and those of its fusion with BM25."""
+        sides = (partial(encoder.encode, prompt=prompt) for prompt in ("query", "document"))
+        run = dense_run(self.queries, self.documents, *sides)
+        self.scores[label] = self.score(run)
+        self.scores[f"{label} + BM25"] = self.score(reciprocal_rank_fusion([self.bm25, run]))
+        for name in (label, f"{label} + BM25"):
+            print(f"{self.name:14}{name:16}{self.scores[name]}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("train", help="folder below KO_DATA_DIR/retrieval")
+    parser.add_argument("--also", nargs="*", default=[], help="further sets to test on")
+    parser.add_argument("--output_dir", type=Path, default=Path("outputs/benchmarks/retrieval"))
+    parser.add_argument("--max_rows", type=int)
+    parser.add_argument("--dev", action="store_true", help="test on held-back train queries")
+    for knob, kind in KNOBS.items():
+        parser.add_argument(f"--{knob}", type=kind)
+    options = parser.parse_args()
+    knobs = {knob: getattr(options, knob) for knob in KNOBS}
+    settings = InfoNCESettings.load(output_dir=options.output_dir, **knobs)
+    whole = read_beir(course_data_dir("retrieval", options.train))
+    train, dev = whole.of_split("train"), None
+    if options.dev:
+        train, dev = held_back(train, settings.seed)
+    tests = [Test(options.train, dev or whole.of_split("test"))]
+    for name in options.also:
+        data = read_beir(course_data_dir("retrieval", name))
+        tests.append(Test(name, data.of_split("test") if data.splits else data))
+    rows = training_rows(train, options.max_rows, settings.seed)
+    set_seed(settings.seed)
+    encoder = settings.encoder()
+    for test in tests:
+        print(f"{test.name}: {len(test.queries)} queries, {len(test.documents)} documents; BM25 {test.scores['BM25']}")
+        test.measure("base", encoder)
+    start = time.perf_counter()
+    history = train_contrastive(encoder, rows, settings)
+    print(f"{len(rows)} rows, {history.steps} steps, {time.perf_counter() - start:.0f} s")
+    for test in tests:
+        test.measure("trained", encoder)
+    options.output_dir.mkdir(parents=True, exist_ok=True)
+    told = {"rows": len(rows), "steps": history.steps, "dev": options.dev, **settings.model_dump(mode="json")}
+    result = {"settings": told, "scores": {test.name: test.scores for test in tests}}
+    (options.output_dir / f"{options.train}.json").write_text(json.dumps(result, ensure_ascii=False, indent=1))
+
+
+if __name__ == "__main__":
+    main()
