@@ -83,7 +83,7 @@ def our_log_probs(pairs, model, pad_id):
 
 @pytest.mark.parametrize("loss_type", ["sigmoid", "sigmoid_norm"])
 def test_our_loss_is_trls_in_float64(pairs, prompt, loss_type):
-    model, reference, some = tiny(3), tiny(4), pairs[:6]
+    model, reference, some = tiny(3), tiny(4), pairs[:4]
     with torch.no_grad():
         policy, start = (our_log_probs(some, each, prompt.pad_id) for each in (model, reference))
         theirs, kept = trl_loss(some, model, reference, prompt.pad_id, 0.3, loss_type)
@@ -127,10 +127,10 @@ def test_the_first_loss_is_ln_2_and_anything_else_is_told(pairs, prompt):
 
 
 def test_log_probabilities_do_not_depend_on_batches_or_order(pairs, prompt):
-    model = tiny().float()
+    model, pairs = tiny().float(), pairs[:7]
     one_by_one = torch.cat([pair_log_probs(model, [pair], prompt.pad_id) for pair in pairs])
     assert (one_by_one - one_by_one.flip(0)).abs().max() > 1  # the comparison can fail
-    torch.testing.assert_close(pair_log_probs(model, pairs, prompt.pad_id, 5), one_by_one, rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(pair_log_probs(model, pairs, prompt.pad_id, 3), one_by_one, rtol=1e-5, atol=1e-4)
 
 
 def test_the_ids_of_a_pair_are_those_of_instruction_tuning(pairs, prompt):
@@ -241,7 +241,7 @@ def test_a_judge_that_looks_only_at_length_gets_one_half():
 def test_the_interval_covers_a_coins_share_as_often_as_it_says():
     draw = torch.Generator().manual_seed(1)
     covered = []
-    for _ in range(200):
+    for _ in range(100):
         won = (torch.rand(60, generator=draw) < 0.7).double()
         rate = win_rate(torch.stack([won, 1 - won], 1), 300)
         assert rate.low <= rate.share <= rate.high

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,6 +10,7 @@ from datasets import Dataset
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl import DPOConfig, DPOTrainer
 
+from helpers.instruct.dpo_run import REFERENCE
 from helpers.instruct.dpo_settings import DpoSettings
 from helpers.instruct.preferences import Pair
 from helpers.instruct.prompts import Prompt
@@ -29,6 +30,26 @@ class PairTrainer(DPOTrainer):
         return dataset
 
 
+class PolicyWatch(LoraWatch):
+    """:class:`LoraWatch` without the reference adapter: that one must stay where it is."""
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        """Remember the adapter that learns."""
+        super().on_pre_optimizer_step(args, state, control, **given | {"model": _Policy(given["model"])})
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        """Compare it."""
+        super().on_optimizer_step(args, state, control, **given | {"model": _Policy(given["model"])})
+
+
+class _Policy:
+    def __init__(self, model: PeftModel) -> None:
+        self._model = model
+
+    def named_parameters(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
+        return ((name, weight) for name, weight in self._model.named_parameters() if f".{REFERENCE}." not in name)
+
+
 def make_trainer(model: PeftModel, prompt: Prompt, pairs: Sequence[Pair], settings: DpoSettings) -> PairTrainer:
     """The trainer of :func:`helpers.instruct.dpo_run.prefer`."""
     trainer = PairTrainer(
@@ -36,7 +57,7 @@ def make_trainer(model: PeftModel, prompt: Prompt, pairs: Sequence[Pair], settin
         processing_class=prompt.tokenizer,
         train_dataset=Dataset.from_list([pair.columns() for pair in pairs]),
         args=trainer_arguments(settings, model.dtype),
-        callbacks=[LoraWatch()],
+        callbacks=[PolicyWatch()],
     )
     for theirs in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(theirs)
