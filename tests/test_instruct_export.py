@@ -98,12 +98,7 @@ def test_the_gate_admits_both_exports(gate, base, adapter, merged, tmp_path):
 def test_unsloths_exports_pass_the_same_gate(gate, base, adapter, tmp_path):
     folder = save_by_unsloth(adapter, tmp_path)
     gate.admit("merged_16bit", LocalModel.load(folder / "merged_16bit"))
-    gate.admit("lora", LocalModel(*adapted_model(base, adapter_with_card(folder / "lora", adapter))))
-
-
-def adapter_with_card(folder, adapter):
-    (folder / "course_adapter.json").write_bytes((adapter / "course_adapter.json").read_bytes())
-    return folder
+    gate.admit("lora", LocalModel(*adapted_model(base, folder / "lora")))
 
 
 def other_prompt(base, merged, folder):

@@ -96,10 +96,7 @@ def check_export(metrics):
     assert metrics["refused"] == 4 and metrics["admitted"] == 3 and metrics["good_export_kept"] is True
     assert metrics["merge_equal"] is True and 0 < metrics["rounding_float16"] < metrics["rounding_bfloat16"]
     assert metrics["mixed_as_alone"] == 6 and metrics["seed_repeats"] is True and metrics["choice_coverage"] == 1
-    assert (
-        metrics["endings"].split()[1:4:2] == ["length", "length"]
-        and metrics["cached_cold"] == 0 < metrics["cached_warm"]
-    )
+    assert metrics["endings"].split()[-1] == "length" and metrics["cached_cold"] == 0 < metrics["cached_warm"]
     assert metrics["left"] == 0 and metrics["tokens_per_second_vllm"] > 0
 
 

@@ -95,13 +95,15 @@ class Engine:
         """Answers in the order of ``prompts``: greedy, up to 64 tokens, ended by the prompt's stop tokens.
 
         ``adapter``: a name for all, or one a prompt (None: no adapter); they run mixed in one batch. ``sampling``: any field of
-        vLLM's ``SamplingParams``, such as ``temperature=0.7, seed=1``, ``stop=["."]`` or ``structured_outputs=...``.
+        vLLM's ``SamplingParams``, such as ``temperature=0.7, seed=1``, ``stop=["."]`` or ``structured_outputs=...``;
+        with ``ignore_eos=True`` no stop token ends an answer.
         Raises :class:`InputError` for a name that the engine does not know and for a prompt that leaves no room to answer.
         """
         from vllm import SamplingParams
 
         self._need_room(prompts)
-        told = {"temperature": 0.0, "max_tokens": 64, "stop_token_ids": list(self.prompt.stop_ids)} | sampling
+        stops = [] if sampling.get("ignore_eos") else list(self.prompt.stop_ids)
+        told = {"temperature": 0.0, "max_tokens": 64, "stop_token_ids": stops} | sampling
         names = [adapter] * len(prompts) if adapter is None or isinstance(adapter, str) else list(adapter)
         done = self.llm.generate(
             [{"prompt_token_ids": list(ids)} for ids in prompts],

@@ -117,7 +117,8 @@ def save_by_unsloth(adapter: str | Path, folder: str | Path, methods: tuple[str,
     """Unsloth's ``save_pretrained_merged`` on the same adapter, each method into a folder of its name below ``folder``.
 
     In a process of its own: Unsloth patches transformers and peft when it is imported, and this process also measures
-    the unpatched ones. Unsloth knows nothing of prompt.json, so it is written afterwards. Returns ``folder``.
+    the unpatched ones. Unsloth knows nothing of prompt.json and of the adapter's card, so they are put beside the weights
+    afterwards. Returns ``folder``.
     """
     if wrong := set(methods) - set(SAVE_METHODS):
         raise InputError("there is no such export", place="save_method", given=sorted(wrong)[0], allowed=SAVE_METHODS)
@@ -125,6 +126,8 @@ def save_by_unsloth(adapter: str | Path, folder: str | Path, methods: tuple[str,
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     if done.returncode:
         raise InputError("Unsloth could not export this adapter", file=short_path(adapter), hint=done.stderr[-600:])
+    if "lora" in methods:
+        shutil.copy2(Path(adapter) / CARD_FILE, Path(folder) / "lora")
     return Path(folder)
 
 

@@ -29,4 +29,4 @@ class ExportSettings(LessonSettings):
     batch_size: int = Field(ge=1, description="rows that transformers' generate takes together")
     questions: int = Field(ge=4, description="of the throughput comparison")
     max_new_tokens: int = Field(ge=8, description="the longest answer there")
-    manner_steps: int = Field(ge=2, description="training steps of the adapter with another manner")
+    manner_steps: int = Field(ge=0, description="training steps of the adapter with another manner; 0: none")
