@@ -71,6 +71,7 @@ class InstructionSettings(LessonSettings):
     save_total_limit: int = Field(2, ge=1, description="checkpoints kept")
     model_use_cache: bool = Field(False, description="keep keys and values while training: no use, and memory")
 
+    short_rows: int = Field(200, ge=8, description="the lesson's comparisons: rows drawn for the short runs")
     short_steps: int = Field(12, ge=1, description="the lesson's comparisons: steps of each short run")
     ranks: tuple[int, ...] = Field((2, 16, 128), min_length=2, description="the lesson's comparison of ranks")
 
