@@ -25,6 +25,7 @@ def gate_figure(found: Mapping[str, Agreement], tolerance: float) -> Figure:
     axes.bar_label(bars, [f"{found[name].difference:.2g}" for name in names], padding=3)
     axes.axvline(tolerance, color=INK, linestyle="--", linewidth=1)
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")  # the usual one writes powers with a minus sign that the Korean font lacks
     axes.set_xlim(floor / 2, max(*sizes, tolerance) * 6)
     axes.grid(axis="y", visible=False)
     axes.set(title="Admitted (green) and refused (red); dashed: tolerance", xlabel="largest difference, nats")

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from helpers.instruct.engine_start import lora_options
 from helpers.serving.jobs import Job, Tokens
 
 
@@ -15,11 +16,9 @@ class VllmBatch:
         from vllm.lora.request import LoRARequest
         from vllm.v1.engine.llm_engine import LLMEngine
 
-        ranks = [_rank(folder) for folder in adapters.values()]
-        lora = dict(enable_lora=True, max_loras=len(adapters), max_lora_rank=_allowed_rank(max(ranks))) if ranks else {}
         arguments = EngineArgs(
             model=model, tokenizer=model, dtype=dtype, max_model_len=context, max_num_seqs=size, enforce_eager=True,
-            gpu_memory_utilization=memory_share, seed=seed, disable_log_stats=True, **lora,
+            gpu_memory_utilization=memory_share, seed=seed, disable_log_stats=True, **lora_options(list(adapters.values())),
         )  # fmt: skip
         self.engine = LLMEngine.from_engine_args(arguments)
         self.adapters = {
@@ -64,14 +63,3 @@ class VllmBatch:
                 self._names.pop(job, None)
             tokens.append(Tokens(job, tuple(answer.token_ids), finish))
         return tokens
-
-
-def _rank(folder: Path) -> int:
-    import json
-
-    return json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["r"]
-
-
-def _allowed_rank(rank: int) -> int:
-    """The next rank that vLLM has kernels for."""
-    return next(allowed for allowed in (8, 16, 32, 64, 128, 256, 320, 512) if allowed >= rank)
