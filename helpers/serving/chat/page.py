@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 import chainlit as cl
+import chainlit.socket
 import openai
 from chainlit.input_widget import Select, Slider, TextInput
 
@@ -24,6 +25,16 @@ QUESTIONS = [
     "김치찌개를 맛있게 끓이는 방법은?",
     "비 오는 날 이야기를 짧게 들려주세요.",
 ]
+
+
+class NoNotice(cl.Message):
+    """The stop button's "Task manually stopped.": English in every language, and kept as if the model had said it."""
+
+    async def send(self) -> "NoNotice":
+        return self
+
+
+chainlit.socket.Message = NoNotice  # there is no setting for it
 
 
 @cl.data_layer
