@@ -1,5 +1,7 @@
 """Chunks fit their budget; no text stands twice in a batch."""
 
+from itertools import pairwise, product
+
 import pytest
 
 from helpers.course.errors import InputError
@@ -15,6 +17,23 @@ def test_chunks_hold_every_text_once_within_the_budget():
     assert len(chunks) < len(LENGTHS)
     unsorted = [[i, i + 1] for i in range(0, 8, 2)] + [[8]]
     assert padding_share(LENGTHS, chunks) < padding_share(LENGTHS, unsorted) / 2
+
+
+def test_the_cheapest_cuts_cost_least_of_all():
+    def cost(chunks):
+        return sum(len(chunk) * max(LENGTHS[i] for i in chunk) + 4 for chunk in chunks)
+
+    order = [i for chunk in plan_chunks(LENGTHS, 32) for i in chunk]
+    found = []
+    for places in product([False, True], repeat=len(order) - 1):  # every way to cut them
+        cuts = [0, *(i + 1 for i, cut in enumerate(places) if cut), len(order)]
+        chunks = [order[a:b] for a, b in pairwise(cuts)]
+        if all(len(chunk) * LENGTHS[chunk[0]] <= 32 for chunk in chunks):
+            found.append(cost(chunks))
+    given = plan_chunks(LENGTHS, 32, chunk_cost=4)
+    assert cost(given) == min(found) < cost(plan_chunks(LENGTHS, 32)) and [i for chunk in given for i in chunk] == order
+    assert plan_chunks([], 32, 4) == [] and len(plan_chunks([3] * 20, 32, 4)) == 2
+    assert len(plan_chunks(LENGTHS, 99, 10**6)) == len(plan_chunks(LENGTHS, 99)) == 2
 
 
 def test_a_budget_smaller_than_the_longest_text_is_refused():

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
+from itertools import pairwise
 
+import numpy as np
 import torch
 
 from helpers.course.errors import InputError
 
 
-def plan_chunks(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
+def plan_chunks(lengths: Sequence[int], token_budget: int, chunk_cost: int | None = None) -> list[list[int]]:
     """Indices of texts, longest first, in chunks whose padded size (texts x longest of the chunk) fits `token_budget`.
 
     Texts of all sides go in together (queries, documents, negatives): sorted by length they need hardly any padding.
+
+    chunk_cost  what one more chunk costs beside its positions, in positions: the cheapest cuts are then found, which
+                leave chunks half full where that saves padding. None: every chunk is filled
+
     Raises InputError when one text alone is longer than the budget.
     """
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])  # stable: equal lengths keep their order
@@ -24,12 +30,30 @@ def plan_chunks(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
             allowed=f"token_budget of at least {lengths[order[0]]}",
             hint="raise token_budget, or cut texts with a smaller max_length",
         )
+    if chunk_cost is not None:
+        cuts = _cheapest_cuts([lengths[i] for i in order], token_budget, chunk_cost)
+        return [order[first:last] for first, last in pairwise(cuts)]
     chunks: list[list[int]] = []
     for i in order:
         if not chunks or (len(chunks[-1]) + 1) * lengths[chunks[-1][0]] > token_budget:
             chunks.append([])
         chunks[-1].append(i)
     return chunks
+
+
+def _cheapest_cuts(lengths: Sequence[int], token_budget: int, chunk_cost: int) -> list[int]:
+    """Where to cut lengths in falling order, 0 and their number included, so that positions and chunks cost least."""
+    cheapest = np.zeros(len(lengths) + 1)  # of all texts from number i on
+    following = np.zeros(len(lengths) + 1, dtype=int)
+    for i in range(len(lengths) - 1, -1, -1):
+        most = min(len(lengths) - i, token_budget // max(1, lengths[i]))
+        costs = cheapest[i + 1 : i + most + 1] + lengths[i] * np.arange(1, most + 1)
+        following[i] = i + 1 + costs.argmin()
+        cheapest[i] = costs.min() + chunk_cost
+    cuts = [0]
+    while cuts[-1] < len(lengths):
+        cuts.append(int(following[cuts[-1]]))
+    return cuts
 
 
 def padding_share(lengths: Sequence[int], chunks: Sequence[Sequence[int]]) -> float:

@@ -65,7 +65,8 @@ class GradCache:
         Several calls may precede their backward passes, and the loss may be scaled (accumulation, GradScaler).
         """
         texts, places = _distinct(sides, self.unique)
-        chunks = [_Chunk(rows) for rows in plan_chunks([len(text) for text in texts], self.token_budget)]
+        lengths = [len(text) for text in texts]
+        chunks = [_Chunk(rows) for rows in plan_chunks(lengths, self.token_budget, self.token_budget // 32)]
         training = torch.is_grad_enabled()
         vectors = self._represent(texts, chunks, training)  # (U, H)
         places = [place.to(vectors.device) for place in places]
