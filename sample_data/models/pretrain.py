@@ -192,7 +192,7 @@ def word_vectors(pieces: list[str], ids: np.ndarray, offsets: np.ndarray, dim: i
     """Unit row vectors (V, dim) to start from, and each piece's share of the corpus (V,).
 
     A piece begins as the sum of vectors of its characters and character pairs, rare ones longer, so that 학교 and 학교에
-    start close to each other; a quarter as much is what it stands beside (`neighbour_vectors`).
+    start close to each other; half as much is what it stands beside (`neighbour_vectors`).
     """
     share = np.bincount(ids, minlength=len(pieces)) / len(ids)
     often: dict[str, float] = {}
@@ -212,7 +212,7 @@ def word_vectors(pieces: list[str], ids: np.ndarray, offsets: np.ndarray, dim: i
             vectors[row] += -math.log(often[character] + 1e-7) * random_vector(character)
         for pair in pairwise(letters):
             vectors[row] += 4 * random_vector("".join(pair))
-    vectors = unit(unit(vectors) + 0.25 * neighbour_vectors(ids, offsets, len(pieces), dim))
+    vectors = unit(unit(vectors) + 0.5 * neighbour_vectors(ids, offsets, len(pieces), dim))
     return vectors.astype(np.float32), share
 
 
