@@ -50,7 +50,10 @@ def last_error(log: Path) -> str:
 
 @contextmanager
 def output_to(log: Path) -> Iterator[None]:
-    """Let everything that this process and those it starts write to their two outputs go to a file."""
+    """Send what is written to descriptors 1 and 2, also by the processes that start meanwhile, to a file.
+
+    In a notebook ``print`` writes elsewhere and is still seen there.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
     sys.stdout.flush(), sys.stderr.flush()
     kept = [os.dup(1), os.dup(2)]
