@@ -186,20 +186,23 @@ def test_prefixes_are_applied_and_saved_with_the_model(settings, tmp_path):
     assert np.abs(given - encoder.encode(QUERIES)).max() > 1e-3
 
 
-# Two processes
+# Two processes: gradients averaged by us, or by DistributedDataParallel; bytes of graphs that are kept
+
+
+TWO_PROCESSES = {"ours": (False, 0), "wrapped": (True, 0), "some kept": (True, 10**4), "all kept": (True, 10**9)}
 
 
 def _worker(rank, port, folder):
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     share = PAIRED.take(range(3 * rank, 3 * rank + 3))
-    for wrapped in (False, True):
+    for name, (wrapped, keep) in TWO_PROCESSES.items():
         model = torch.nn.parallel.DistributedDataParallel(_encoder()) if wrapped else _encoder()
-        cache = GradCache(model, token_budget=12, **({"no_sync": model.no_sync} if wrapped else {}))
+        cache = GradCache(model, token_budget=12, keep_bytes=keep, **({"no_sync": model.no_sync} if wrapped else {}))
         cache(InfoNCE(share, 0.1, both_directions=True), *_ids(share)).backward()
         if not wrapped:
             average_gradients(model.parameters())
-        torch.save(torch.cat([p.grad.flatten() for p in model.parameters()]), folder / f"{rank}-{wrapped}.pt")
+        torch.save(torch.cat([p.grad.flatten() for p in model.parameters()]), folder / f"{rank}-{name}.pt")
     torch.distributed.destroy_process_group()
 
 
@@ -239,9 +242,10 @@ def test_two_processes_give_the_gradient_of_one(tmp_path):
     alone = torch.cat([p.grad.flatten() for p in model.parameters()])
     assert (alone - expected).norm() / expected.norm() > 0.05
     processes.spawn(_worker, (_free_port(), tmp_path), nprocs=2)
-    for name in ("0-False", "1-False", "0-True", "1-True"):  # averaged by us, and by DistributedDataParallel
-        given = torch.load(tmp_path / f"{name}.pt", weights_only=True)
-        assert (given - expected).norm() / expected.norm() < 1e-10, name
+    for name in TWO_PROCESSES:
+        for rank in range(2):
+            given = torch.load(tmp_path / f"{rank}-{name}.pt", weights_only=True)
+            assert (given - expected).norm() / expected.norm() < 1e-10, (rank, name)
 
 
 def _free_port():

@@ -1,19 +1,15 @@
-"""Several processes: what they are dealt, how they are started, what accelerate makes of a launch file, kept graphs in DDP."""
+"""Several processes: what they are dealt, how they are started, what accelerate makes of a launch file."""
 
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing as processes
 
 from helpers.course.errors import InputError
 from helpers.course.files import REPOSITORY
 from helpers.course.launch import launch_plan, torchrun
 from helpers.embedding import contrastive_command
-from helpers.embedding.contrastive import InfoNCE
-from helpers.embedding.grad_cache import GradCache
 from helpers.embedding.scaling import ScalingSettings, compared, share_of
 from helpers.embedding.scaling_figures import seen_by_loss
-from tests.test_embedding_contrastive import PAIRED, _encoder, _free_port, _ids
 
 
 @pytest.fixture(scope="module")
@@ -73,25 +69,3 @@ def test_accelerate_reads_the_launch_files(tmp_path):
 def test_wrong_input_of_the_command_is_told_and_ends_with_status_2(capsys):
     assert contrastive_command.main(["-p", "batch_size", "1"]) == 2
     assert "batch_size" in capsys.readouterr().err
-
-
-def _worker(rank, port, folder):
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-    share = PAIRED.take(range(3 * rank, 3 * rank + 3))
-    for keep in (0, 10**4, 10**9):  # one graph kept, some, all but the last chunk's, whose backward pass syncs
-        model = torch.nn.parallel.DistributedDataParallel(_encoder())
-        cache = GradCache(model, token_budget=12, keep_bytes=keep, no_sync=model.no_sync)
-        cache(InfoNCE(share, 0.1, both_directions=True), *_ids(share)).backward()
-        torch.save(torch.cat([p.grad.flatten() for p in model.parameters()]), folder / f"{rank}-{keep}.pt")
-    torch.distributed.destroy_process_group()
-
-
-def test_kept_graphs_in_two_processes(tmp_path):
-    model = _encoder()
-    InfoNCE(PAIRED, 0.1, both_directions=True).whole(*(model(side) for side in _ids(PAIRED))).backward()
-    expected = torch.cat([p.grad.flatten() for p in model.parameters()])
-    processes.spawn(_worker, (_free_port(), tmp_path), nprocs=2)
-    for file in sorted(tmp_path.glob("*.pt")):
-        assert compared(torch.load(file, weights_only=True), expected)["error"] < 1e-10, file.stem
-    assert len(list(tmp_path.glob("*.pt"))) == 6
