@@ -114,14 +114,14 @@ def score_lm(folder: Path, pieces: int) -> None:
 
 @torch.inference_mode()
 def continuations(folder: Path, count: int = 5) -> None:
-    """The first `count` held-out lines of each source, their first quarter continued by sampling (seed 13, T 0.8)."""
+    """The first `count` held-out lines of each source, continued from at most 12 characters (seed 13, T 0.8)."""
     tokenizer, model = load_language_model(folder)
     _, held_out, _ = read_corpus(DATA)
     torch.manual_seed(13)
     for name, lines in by_source(held_out).items():
         print(f"\n## {name}\n")
         for line in lines[:count]:
-            start = line[: max(4, min(len(line) // 4, 40))].strip()
+            start = line[: max(4, min(len(line) // 4, 12))].strip()  # a beginning, not a sentence of the source
             ids = tokenizer(start, return_tensors="pt")["input_ids"]
             out = model.generate(
                 ids, max_new_tokens=40, do_sample=True, temperature=0.8, pad_token_id=tokenizer.pad_token_id
