@@ -37,7 +37,8 @@ PLACES = (
     "놀이공원",
 )
 THINGS = ("고양이", "첫눈", "빵집 주인", "김치", "잃어버린 우산", "할머니", "축구공", "일기장", "무지개", "오래된 시계")
-QUESTIONS = [f"{place}에서 있었던 {thing} 이야기를 써 주세요." for place in PLACES for thing in THINGS]
+TEXTS = [f"{place}에서 본 {thing}" for place in PLACES for thing in THINGS]
+"""To be continued as they stand: unlike answers to questions, the continuations differ whatever the weights are."""
 
 
 def drive(batch: Batch, jobs: list[Job], at_once: int) -> tuple[dict[int, list[int]], float, float]:
@@ -60,19 +61,19 @@ def drive(batch: Batch, jobs: list[Job], at_once: int) -> tuple[dict[int, list[i
     return answers, time.perf_counter() - start, statistics.median(firsts)
 
 
-def jobs_for(questions: list[str], prompt: Prompt, tokens: int, *, endless: bool) -> list[Job]:
-    stops = () if endless else prompt.stop_ids
-    return [Job(number, tuple(prompt.prompt_ids(text)), tokens, stops) for number, text in enumerate(questions)]
+def jobs_for(texts: list[str], prompt: Prompt, tokens: int, *, endless: bool) -> list[Job]:
+    stops, read = () if endless else prompt.stop_ids, prompt.tokenizer(texts, add_special_tokens=False).input_ids
+    return [Job(number, (prompt.bos_id, *ids), tokens, stops) for number, ids in enumerate(read)]
 
 
-def report_load(load: Load, expected: dict[str, str], questions: list[str]) -> None:
+def report_load(load: Load, expected: dict[str, str], asked: list[str]) -> None:
     texts = set(expected.values())
-    wrong = [t for t in load.timings if t.text != expected[questions[t.question]]]
+    wrong = [t for t in load.timings if t.text != expected[asked[t.question]]]
     mixed = sum(timing.text in texts for timing in wrong)
     print(
-        f"{load.clients} clients, {len(questions)} requests: {len(load.timings)} answered, {len(texts)} different answers"
+        f"{load.clients} clients, {len(asked)} requests: {len(load.timings)} answered, {len(texts)} different answers"
     )
-    print(f"equal to the answer alone: {len(load.timings) - len(wrong)}, another question's answer: {mixed}")
+    print(f"equal to the answer alone: {len(load.timings) - len(wrong)}, another text's answer: {mixed}")
     for name, first in (("whole answer", False), ("first text", True)):
         p50, p95, p99 = load.percentiles(50, 95, 99, first=first)
         print(f"{name}: p50 {p50:.3f} s, p95 {p95:.3f} s, p99 {p99:.3f} s")
@@ -97,14 +98,13 @@ def main() -> None:
         bare = worker.vllm_batch(settings, context_length(settings))
     else:
         bare = worker.transformers_batch(settings)
-    alone, _, _ = drive(bare, jobs_for(QUESTIONS, served.prompt, told.tokens, endless=False), 1)
-    expected = {text: served.prompt.answer_text(alone[number]) for number, text in enumerate(QUESTIONS)}
+    alone, _, _ = drive(bare, jobs_for(TEXTS, served.prompt, told.tokens, endless=False), 1)
+    expected = {text: served.prompt.answer_text(alone[number]) for number, text in enumerate(TEXTS)}
     with tempfile.TemporaryDirectory() as folder, model_server(Path(folder) / "log", **values) as server:
-        questions = [QUESTIONS[number % len(QUESTIONS)] for number in range(told.requests)]
-        report_load(
-            asyncio.run(put_load(server.url, settings.name, questions, told.clients, told.tokens)), expected, questions
-        )
-        few = QUESTIONS[: 4 * told.at_once]
+        asked = [TEXTS[number % len(TEXTS)] for number in range(told.requests)]
+        load = asyncio.run(put_load(server.url, settings.name, asked, told.clients, told.tokens, raw=True))
+        report_load(load, expected, asked)
+        few = TEXTS[: 4 * told.at_once]
         jobs = jobs_for(few, served.prompt, 64, endless=True)
         speeds: dict[str, list[float]] = {"bare": [], "server": []}
         firsts: dict[str, list[float]] = {"bare": [], "server": []}
@@ -112,11 +112,11 @@ def main() -> None:
             fresh = [dataclasses.replace(job, id=(number + 1) * 10_000 + job.id) for job in jobs]
             _, seconds, _ = drive(bare, fresh, told.at_once)
             speeds["bare"].append(64 * len(jobs) / seconds)
-            load = asyncio.run(put_load(server.url, settings.name, few, told.at_once, 64, ignore_eos=True))
+            load = asyncio.run(put_load(server.url, settings.name, few, told.at_once, 64, raw=True, ignore_eos=True))
             speeds["server"].append(load.tokens_per_second)
             single = [dataclasses.replace(job, id=(number + 1) * 10_000 + 5000 + job.id, max_tokens=1) for job in jobs]
             firsts["bare"].append(drive(bare, single, 1)[2])
-            lone = asyncio.run(put_load(server.url, settings.name, few, 1, 1, ignore_eos=True))
+            lone = asyncio.run(put_load(server.url, settings.name, few, 1, 1, raw=True, ignore_eos=True))
             firsts["server"].append(lone.percentiles(50, first=True)[0])
     for what, values_, unit in (("throughput", speeds, "tokens/s"), ("first token, one client", firsts, "s")):
         middle = {name: statistics.median(rounds) for name, rounds in values_.items()}
