@@ -67,7 +67,8 @@ def test_vllm_itself_understands_the_command():
     arguments = pytest.importorskip("vllm.engine.arg_utils", reason="vLLM has wheels for Linux only")
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
-    command = serve_command("upstage/SOLAR-10.7B-v1.0", tensor_parallel=2, data_parallel=4, length=4096)
+    model = str(REPOSITORY / "sample_data/models/ko-mini-mistral")  # vLLM looks a hub's name up as soon as it reads it
+    command = serve_command(model, tensor_parallel=2, data_parallel=4, length=4096)
     parser = arguments.AsyncEngineArgs.add_cli_args(FlexibleArgumentParser())
     told = arguments.AsyncEngineArgs.from_cli_args(parser.parse_args(["--model", *command[2:]]))
     assert command[:2] == ["vllm", "serve"]
