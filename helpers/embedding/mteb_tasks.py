@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,9 @@ def hub_reachable(seconds: float = 3.0) -> bool:
 
 def mteb_scores(model: SentenceTransformer, tasks: Sequence[AbsTask]) -> dict[str, dict[str, float]]:
     """Run MTEB and return its scores by task: ``ndcg_at_10`` and so on, or ``cosine_spearman``. Nothing is cached."""
-    result = mteb.evaluate(model, list(tasks), cache=None, show_progress_bar=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # mteb calls sentence-transformers by names of an older version
+        result = mteb.evaluate(model, list(tasks), cache=None, show_progress_bar=False)
     scores = {}
     for each in result.task_results:
         [parts] = each.scores.values()
