@@ -14,7 +14,6 @@ from helpers.instruct.models import load_language_model
 from helpers.instruct.prompts import Prompt
 from helpers.instruct.questions import TASKS
 
-pytest.importorskip("lm_eval", reason="compares with lm-evaluation-harness: pip install lm-eval")
 ROWS = 12
 
 
