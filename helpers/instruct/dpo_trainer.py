@@ -14,6 +14,7 @@ from helpers.instruct.dpo_run import REFERENCE
 from helpers.instruct.dpo_settings import DpoSettings
 from helpers.instruct.preferences import Pair
 from helpers.instruct.prompts import Prompt
+from helpers.instruct.trainer_arguments import common_arguments
 from helpers.instruct.watching import LoraWatch
 
 if TYPE_CHECKING:
@@ -68,33 +69,14 @@ def trainer_arguments(settings: DpoSettings, dtype: torch.dtype) -> DPOConfig:
     """Our settings under trl's names."""
     losses = {settings.loss_type: 1.0} | ({"sft": settings.sft_weight} if settings.sft_weight else {})
     return DPOConfig(
-        output_dir=str(settings.output_dir),
+        **common_arguments(settings, dtype),
         beta=settings.beta,
         loss_type=list(losses),
         loss_weights=list(losses.values()),
         max_length=settings.max_length,
         disable_dropout=True,
-        remove_unused_columns=False,
-        per_device_train_batch_size=settings.train_batch_size,
-        gradient_accumulation_steps=settings.gradient_accumulation_steps,
-        num_train_epochs=settings.num_train_epochs,
-        max_steps=settings.max_steps or -1,
-        learning_rate=settings.learning_rate,
-        lr_scheduler_type="linear",
-        warmup_steps=settings.warmup_steps,
-        weight_decay=settings.weight_decay,
-        optim=settings.optim,
         gradient_checkpointing=bool(settings.use_gradient_checkpointing),
         save_strategy="no",
-        logging_steps=settings.logging_steps,
-        report_to=[],
-        disable_tqdm=True,
-        seed=settings.seed,
-        data_seed=settings.seed,
-        use_cpu=not torch.cuda.is_available(),
-        bf16=dtype == torch.bfloat16,
-        fp16=dtype == torch.float16,
-        dataloader_pin_memory=torch.cuda.is_available(),
     )
 
 

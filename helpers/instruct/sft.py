@@ -12,6 +12,7 @@ from trl import SFTConfig, SFTTrainer
 
 from helpers.instruct.prompts import IGNORED, Example, Prompt
 from helpers.instruct.settings import InstructionSettings
+from helpers.instruct.trainer_arguments import common_arguments
 from helpers.instruct.watching import LoraWatch, Progress
 
 if TYPE_CHECKING:
@@ -52,23 +53,13 @@ def as_dataset(examples: Sequence[Example]) -> Dataset:
 def trainer_arguments(settings: InstructionSettings, dtype: torch.dtype) -> SFTConfig:
     """Our settings under trl's names."""
     return SFTConfig(
-        output_dir=str(settings.output_dir),
+        **common_arguments(settings, dtype),
         max_length=settings.max_seq_length,
         packing=settings.packing,
         eval_packing=False,
         dataset_kwargs={"skip_prepare_dataset": not settings.packing},
         train_sampling_strategy="group_by_length" if settings.group_by_length and not settings.packing else "random",
-        remove_unused_columns=False,
-        per_device_train_batch_size=settings.train_batch_size,
         per_device_eval_batch_size=settings.eval_batch_size,
-        gradient_accumulation_steps=settings.gradient_accumulation_steps,
-        num_train_epochs=settings.num_train_epochs,
-        max_steps=settings.max_steps or -1,
-        learning_rate=settings.learning_rate,
-        lr_scheduler_type="linear",
-        warmup_steps=settings.warmup_steps,
-        weight_decay=settings.weight_decay,
-        optim=settings.optim,
         eval_strategy=settings.evaluation_strategy,
         eval_steps=settings.eval_steps,
         save_strategy="epoch" if settings.evaluation_strategy == "epoch" else "steps",
@@ -77,15 +68,6 @@ def trainer_arguments(settings: InstructionSettings, dtype: torch.dtype) -> SFTC
         load_best_model_at_end=settings.load_best_model_at_end,
         metric_for_best_model="eval_loss" if settings.load_best_model_at_end else None,
         greater_is_better=False,
-        logging_steps=settings.logging_steps,
-        report_to=[],
-        disable_tqdm=True,
-        seed=settings.seed,
-        data_seed=settings.seed,
-        use_cpu=not torch.cuda.is_available(),
-        bf16=dtype == torch.bfloat16,
-        fp16=dtype == torch.float16,
-        dataloader_pin_memory=torch.cuda.is_available(),
     )
 
 

@@ -1,0 +1,38 @@
+"""What every trainer of this wing is told, whatever it trains for: lessons 07 and 08."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from helpers.instruct.dpo_settings import DpoSettings
+    from helpers.instruct.settings import InstructionSettings
+
+
+def common_arguments(settings: InstructionSettings | DpoSettings, dtype: torch.dtype) -> dict[str, Any]:
+    """Our settings under the names of transformers' ``TrainingArguments``; ``dtype``: in what the model computes."""
+    gpu = torch.cuda.is_available()
+    return {
+        "output_dir": str(settings.output_dir),
+        "remove_unused_columns": False,
+        "per_device_train_batch_size": settings.train_batch_size,
+        "gradient_accumulation_steps": settings.gradient_accumulation_steps,
+        "num_train_epochs": settings.num_train_epochs,
+        "max_steps": settings.max_steps or -1,
+        "learning_rate": settings.learning_rate,
+        "lr_scheduler_type": "linear",
+        "warmup_steps": settings.warmup_steps,
+        "weight_decay": settings.weight_decay,
+        "optim": settings.optim,
+        "logging_steps": settings.logging_steps,
+        "report_to": [],
+        "disable_tqdm": True,
+        "seed": settings.seed,
+        "data_seed": settings.seed,
+        "use_cpu": not gpu,
+        "bf16": dtype == torch.bfloat16,
+        "fp16": dtype == torch.float16,
+        "dataloader_pin_memory": gpu,
+    }
