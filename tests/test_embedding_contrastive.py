@@ -15,7 +15,7 @@ from helpers.embedding import contrastive
 from helpers.embedding.contrastive import ContrastiveRows, InfoNCE
 from helpers.embedding.contrastive_settings import InfoNCESettings
 from helpers.embedding.contrastive_trainer import batch_of, train_contrastive
-from helpers.embedding.gather import average_gradients
+from helpers.embedding.gather import average_gradients, end_group
 from helpers.embedding.grad_cache import GradCache
 
 QUERIES = ["여권 만들기", "막차 시간", "여권 만들기", "도서관 휴관일", "쓰레기 버리는 날", "예방접종 예약"]
@@ -203,7 +203,8 @@ def _worker(rank, port, folder):
         if not wrapped:
             average_gradients(model.parameters())
         torch.save(torch.cat([p.grad.flatten() for p in model.parameters()]), folder / f"{rank}-{name}.pt")
-    torch.distributed.destroy_process_group()
+    del model, cache
+    end_group()
 
 
 PAIRED = ContrastiveRows.checked(QUERIES, DOCUMENTS, [[f"오답 {sign}"] for sign in "가나다라마바"])

@@ -24,7 +24,7 @@ from helpers.course.paths import short_path
 from helpers.course.settings import PROFILES
 from helpers.embedding.contrastive_settings import InfoNCESettings
 from helpers.embedding.contrastive_trainer import negatives_per_query, train_contrastive
-from helpers.embedding.gather import world
+from helpers.embedding.gather import end_group, world
 from helpers.embedding.mining import mine_rows
 
 
@@ -49,8 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     finally:
-        if dist.is_initialized():
-            dist.destroy_process_group()
+        end_group()
     return 0
 
 

@@ -7,6 +7,7 @@ of the mean loss over all rows.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -67,3 +68,14 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
                 parameter.grad = torch.zeros_like(parameter)
             dist.all_reduce(parameter.grad)
             parameter.grad /= world()[1]
+
+
+def end_group() -> None:
+    """Leave the process group, if there is one, after everything that refers to it has been freed.
+
+    A DistributedDataParallel that outlives its group frees it while it holds Python's lock, and gloo's thread may be waiting
+    for that lock: then the process never ends. So delete such models before; those in reference cycles are collected here.
+    """
+    gc.collect()
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()

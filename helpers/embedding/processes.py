@@ -22,7 +22,7 @@ from helpers.course.launch import torchrun
 from helpers.course.lessons import parse_value
 from helpers.course.paths import repository_path
 from helpers.course.settings import LessonSettings
-from helpers.embedding.gather import world
+from helpers.embedding.gather import end_group, world
 from helpers.embedding.scaling import CACHED, WAYS, WRAPPED, ScalingSettings, compared, gradient, share_of, spread
 
 PIECE = 200
@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             with atomic_write(repository_path(told.output)) as file:
                 json.dump(found, file)
     finally:
-        dist.destroy_process_group()
+        end_group()
     return 0
 
 
