@@ -49,7 +49,7 @@ def loud_adapter(folder):
     """An untrained adapter with random weights: another model, for all that a test can see."""
     tokenizer, model = load_language_model(MODEL)
     torch.manual_seed(3)
-    config = LoraConfig(r=8, target_modules=["q_proj", "v_proj", "up_proj"], init_lora_weights=False)
+    config = LoraConfig(r=8, lora_alpha=400, target_modules=["q_proj", "v_proj", "up_proj"], init_lora_weights=False)
     return save_adapter(get_peft_model(model.float(), config), Prompt.for_tokenizer(tokenizer), folder, base=MODEL)
 
 
