@@ -7,6 +7,7 @@ import re
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,26 +22,34 @@ def torchrun(processes: int, module: str, arguments: Sequence[str] = (), *, time
     """Run `python -m module arguments` in `processes` processes of this machine; returns what they printed.
 
     Each finds RANK, WORLD_SIZE and the address of the first one in its environment, as on a cluster.
-    Raises RuntimeError with the end of their messages when one fails, subprocess.TimeoutExpired after `timeout` seconds;
+    Raises RuntimeError with the last words of the one that failed first, subprocess.TimeoutExpired after `timeout` seconds;
     no process is left behind.
     """
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
-    command += ["--master_addr", "127.0.0.1", "--master_port", str(_free_port()), "-m", module, *arguments]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--redirects", "3"]
+    command += ["--master_addr", "127.0.0.1", "--master_port", str(_free_port())]
     threads = str(max(1, (os.cpu_count() or 1) // processes))
     paths = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
     environment = {"OMP_NUM_THREADS": threads} | os.environ | {"PYTHONPATH": paths}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, cwd=REPOSITORY, env=environment, **pipes) as started:
-        try:
-            printed, told = started.communicate(timeout=timeout)
-        finally:
-            started.terminate()  # torchrun then ends its processes; without effect on one that has ended
-    if started.returncode:
-        cause = re.split(r"^E\d{4} .*failed \(exitcode", told, maxsplit=1, flags=re.MULTILINE)[
-            0
-        ]  # then torchrun's own trace
-        raise RuntimeError(f"{module} failed in {processes} processes (status {started.returncode}):\n{cause[-3000:]}")
-    return printed
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with tempfile.TemporaryDirectory() as logs:  # a file for each process: on one pipe their lines would mix
+        command += ["--log_dir", logs, "-m", module, *arguments]
+        with subprocess.Popen(command, cwd=REPOSITORY, env=environment, **pipes) as started:
+            try:
+                told, _ = started.communicate(timeout=timeout)
+            finally:
+                started.terminate()  # torchrun then ends its processes; without effect on one that has ended
+        if started.returncode:
+            first = re.search(r"Root Cause.*?rank\s*: (\d+)", told, flags=re.DOTALL)
+            cause = "".join(_written(logs, "stderr", first[1])) if first else told
+            raise RuntimeError(
+                f"{module} failed in {processes} processes (status {started.returncode}):\n{cause[-3000:]}"
+            )
+        return "".join(_written(logs, "stdout"))
+
+
+def _written(logs: str, stream: str, rank: str = "*") -> list[str]:
+    """What the processes wrote to a stream, in their order."""
+    return [file.read_text(encoding="utf-8") for file in sorted(Path(logs).glob(f"*/attempt_0/{rank}/{stream}.log"))]
 
 
 def launch_plan(file: str | Path, machine_rank: int, module: str, arguments: Sequence[str] = ()) -> dict[str, object]:
