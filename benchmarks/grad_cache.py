@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections import defaultdict
 from contextlib import nullcontext
+from itertools import islice, zip_longest
 from pathlib import Path
 
 import torch
@@ -40,14 +41,15 @@ MINI_BATCH, TOKENS = "library, mini-batch 32", "library, 2048 tokens"
 
 
 def texts(batch: int) -> tuple[list[str], list[str]]:
-    """`batch` queries and their documents, from the sets in turn."""
-    pairs = []
+    """`batch` queries and their documents, from the sets in turn; a set that is used up leaves its turn to the others."""
+    pools = []
     for name in SETS:
         data = read_beir(course_data_dir("retrieval", name))
         found = [(data.queries[q], data.corpus[next(iter(grades))].full()) for q, grades in data.qrels.items()]
-        pairs.append(random.Random(13).sample(found, -(-batch // len(SETS))))
-    chosen = [pair for each in zip(*pairs, strict=True) for pair in each][:batch]
-    return [query for query, _ in chosen], [document for _, document in chosen]
+        pools.append(random.Random(13).sample(found, len(found)))
+    in_turn = (pair for each in zip_longest(*pools) for pair in each if pair)
+    queries, documents = zip(*islice(in_turn, batch), strict=True)
+    return list(queries), list(documents)
 
 
 def library_step(encoder: Encoder, sides, folder: Path, contender: str, lora: bool):
@@ -58,10 +60,10 @@ def library_step(encoder: Encoder, sides, folder: Path, contender: str, lora: bo
     model = SentenceTransformer(str(folder), device="cpu")
     model.max_seq_length = LENGTH
     if lora:
-        model[0].auto_model = encoder.model  # the same adapters on the same weights
+        model[0].model = encoder.model  # the same adapters on the same weights
     chunks = {"mini_batch_size": 32} if contender == MINI_BATCH else {"mini_batch_num_tokens": BUDGET}
     loss = CachedMultipleNegativesRankingLoss(model, scale=1 / TEMPERATURE, **chunks)
-    features = [model.tokenize(side) for side in sides]
+    features = [model.preprocess(side) for side in sides]
 
     def step():
         loss([dict(each) for each in features], None).backward()

@@ -1,5 +1,6 @@
 """Figures in one style: Korean glyphs, one palette, small pictures. Helper figures that several lessons share."""
 
+import re
 from collections.abc import Mapping, Sequence
 
 import matplotlib
@@ -60,8 +61,13 @@ def line_figure(
     figure, axes = plt.subplots()
     for name, (across, up) in lines.items():
         axes.plot(across, up, label=name, marker="o" if len(across) <= 12 else None, markersize=4)
+    values = sorted({value for across, _ in lines.values() for value in across})
     if log_x:
         axes.set_xscale("log", base=2)
+        if len(values) <= 10:
+            axes.set_xticks(values, [f"{value:g}" for value in values])
+    elif all(float(value).is_integer() for value in values):
+        axes.xaxis.get_major_locator().set_params(integer=True)  # there is no step 1.5
     return _finish(figure, axes, title, x, y, legend=len(lines) > 1)
 
 
@@ -69,7 +75,9 @@ def bar_figure(values: Mapping[str, float], title: str, y: str, *, errors: Seque
     """One bar a name with its value above it (before and after, model beside model); ``errors``: half-widths."""
     figure, axes = plt.subplots()
     colours = [PALETTE[number % len(PALETTE)] for number in range(len(values))]
-    bars = axes.bar(list(values), list(values.values()), color=colours, width=0.6, yerr=errors, capsize=4)
+    bars = axes.bar(range(len(values)), list(values.values()), color=colours, width=0.6, yerr=errors, capsize=4)
+    width = max(8, 64 // len(values))  # letters that fit below a bar
+    axes.set_xticks(range(len(values)), [_wrapped(name, width) for name in values])
     axes.bar_label(bars, fmt="%.3f", padding=3)
     axes.margins(y=0.15)
     axes.grid(axis="x", visible=False)
@@ -97,6 +105,16 @@ def similarity_figure(matrix: np.ndarray, rows: Sequence[str], columns: Sequence
     for (row, column), value in np.ndenumerate(matrix):
         axes.text(column, row, f"{value:.2f}", ha="center", va="center", color="white" if value > 0.6 else INK)
     return _finish(figure, axes, title, "", "")
+
+
+def _wrapped(name: str, width: int) -> str:
+    """The name in lines of about `width` letters, broken behind spaces and underscores."""
+    lines = [""]
+    for part in re.findall(r"[^_ ]*[_ ]?", name):
+        if lines[-1] and len(lines[-1] + part.rstrip()) > width:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def _finish(figure: Figure, axes: Axes, title: str, x: str, y: str, legend: bool = False) -> Figure:
