@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from helpers.embedding.batching import plan_chunks
+from helpers.embedding.losses import at_least_float32
 from helpers.embedding.replay import GraphBytes, Surroundings, refuse_unknown_leaves, with_gradient
 
 Text = Sequence[int]  # usually the token ids of a text; anything that has a length and an encoder that takes it
@@ -85,7 +86,7 @@ class GradCache:
 
     def _represent(self, texts: list[Text], chunks: list[_Chunk], training: bool) -> Tensor:
         """Vectors (U, H) of all distinct texts, detached, at least float32; fills state and kept graphs of the chunks."""
-        parts, used, per_token = [], 0, 0.0
+        vectors, used, per_token = None, 0, 0.0
         for number, chunk in enumerate(chunks):
             tokens = len(chunk.rows) * len(texts[chunk.rows[0]])
             chunk.state = Surroundings()
@@ -100,15 +101,17 @@ class GradCache:
                         stack.enter_context(self.no_sync())
                 else:
                     stack.enter_context(torch.no_grad())
-                vectors = self.encode([texts[i] for i in chunk.rows])
+                encoded = self.encode([texts[i] for i in chunk.rows])
             if keep:
                 used, per_token = used + counter.total, counter.total / tokens
-                chunk.graph = with_gradient(vectors)
+                chunk.graph = with_gradient(encoded)
             else:
                 torch.clear_autocast_cache()  # weights cast under no_grad have no graph: the replay must not find them
-            parts.append(vectors.detach().to(torch.promote_types(vectors.dtype, torch.float32)))
-        order = torch.tensor([i for chunk in chunks for i in chunk.rows], device=parts[0].device)
-        return torch.cat(parts)[order.argsort()]
+            encoded = at_least_float32(encoded.detach())
+            if vectors is None:  # only now is H known
+                vectors = encoded.new_empty(len(texts), *encoded.shape[1:])
+            vectors[chunk.rows] = encoded
+        return vectors
 
 
 @dataclass
