@@ -9,7 +9,6 @@ from helpers.course.errors import InputError
 from helpers.course.paths import short_path
 
 SUMS_FILE = "SHA256SUMS"
-CARD = "README.md"
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
 AGAIN = "the file was cut short or changed: clone the repository again, or `git checkout -- {path}`"
@@ -25,10 +24,12 @@ def sha256(path: str | Path) -> str:
 def write_checksums(folder: str | Path) -> Path:
     """Write ``SHA256SUMS`` for every file below ``folder``, in `sha256sum` format.
 
-    Hidden files are left out, and so is ``README.md``: the card may be corrected, the weights may not.
+    Hidden files are left out, and so are ``*.md``: a card may be corrected, the weights may not.
     """
     folder = Path(folder)
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in (SUMS_FILE, CARD))
+    files = sorted(
+        path for path in folder.rglob("*") if path.is_file() and path.name != SUMS_FILE and path.suffix != ".md"
+    )
     visible = [path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
     if not visible:
         raise InputError("there is no file to take a checksum of", file=folder)
