@@ -2,6 +2,7 @@
 
 import time
 import warnings
+from itertools import pairwise
 
 import nbformat
 import numpy as np
@@ -138,6 +139,21 @@ def test_every_korean_glyph_of_a_figure_is_drawn():
         for figure in figures:
             figure.canvas.draw()
             assert figure.canvas.get_width_height() <= (620, 400)
+
+
+def test_long_names_of_bars_do_not_touch():
+    use_course_style()
+    figure = bar_figure({"BM25": 0.7, "a_model_with_a_long_name": 0.5, "a_model_with_a_long_name + BM25": 0.6}, "", "")
+    figure.canvas.draw()
+    boxes = [label.get_window_extent() for label in figure.axes[0].get_xticklabels()]
+    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
+
+
+def test_ticks_stand_where_something_was_measured():
+    steps, depths, names = ([1, 2, 3], [1, 2, 3]), ([1, 3, 10], [1, 2, 3]), (["0.1", "b"], [1, 2])
+    assert all(float(tick).is_integer() for tick in line_figure({"": steps}, "", "", "").axes[0].get_xticks())
+    assert list(line_figure({"": depths}, "", "", "", log_x=True).axes[0].get_xticks()) == depths[0]
+    assert len(line_figure({"": names}, "", "", "").axes[0].get_xticks()) == 2
 
 
 def test_the_font_of_a_page_has_the_letters_that_it_needs_and_no_more(caplog):

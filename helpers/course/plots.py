@@ -66,7 +66,7 @@ def line_figure(
         axes.set_xscale("log", base=2)
         if len(values) <= 10:
             axes.set_xticks(values, [f"{value:g}" for value in values])
-    elif all(float(value).is_integer() for value in values):
+    elif not any(isinstance(value, str) or value % 1 for value in values):
         axes.xaxis.get_major_locator().set_params(integer=True)  # there is no step 1.5
     return _finish(figure, axes, title, x, y, legend=len(lines) > 1)
 
