@@ -43,9 +43,18 @@ def long_question():
 
 
 def say(page, text):
-    page.locator("#chat-input").click()
-    page.keyboard.type(text)
-    page.keyboard.press("Enter")
+    """Type and send; again where the page, not yet connected to its server, took the letters or the Enter for nothing."""
+    box, said = page.locator("#chat-input"), page.locator('[data-step-type="user_message"]')
+    before, end = said.count(), time.monotonic() + 120
+    while said.count() == before:
+        assert time.monotonic() < end, "the page does not take the message"
+        if text not in box.evaluate("box => box.value ?? box.innerText"):
+            box.click()
+            page.keyboard.type(text)
+        page.keyboard.press("Enter")
+        for _ in range(50):
+            if said.count() == before:
+                page.wait_for_timeout(200)
 
 
 def last_answer(page):
