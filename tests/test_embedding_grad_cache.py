@@ -193,6 +193,13 @@ def test_without_gradients_it_only_computes():
     assert not value.requires_grad and abs(value - expected) < 1e-12
 
 
+def test_an_encoder_that_loses_texts_is_refused():
+    model = Tiny()
+    cache = GradCache(lambda chunk: model(chunk)[:1], token_budget=64)  # one row, which would spread over all
+    with pytest.raises(ValueError, match="gave 1 vectors for"):
+        cache(loss_of, *SIDES)
+
+
 def test_bad_input_is_named():
     model = Tiny()
     with pytest.raises(InputError, match="12 tokens, token_budget 11"):

@@ -67,9 +67,10 @@ def test_lesson_00_runs_in_jupyterlab_without_an_error(tmp_path):
 def run_all(page, seconds=120):
     """By the menu; once more where the click came before the page was ready for it.
 
-    A slow start makes JupyterLab ask which kernel to take, over the whole page: as a person would, take the one it offers.
+    JupyterLab may ask which kernel to take, over the whole page: as a person would, take the one it offers.
     """
-    page.add_locator_handler(page.locator(".jp-Dialog"), lambda dialog: dialog.locator(".jp-mod-accept").click())
+    question = page.locator(".jp-Dialog", has_text="Select Kernel")
+    page.add_locator_handler(question, lambda dialog: dialog.locator(".jp-mod-accept").click())
     begun = page.locator(".jp-InputPrompt", has_text=re.compile(r"\[[*\d]+\]"))
     end = time.monotonic() + seconds
     while not begun.count():

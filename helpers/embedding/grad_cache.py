@@ -107,6 +107,8 @@ class GradCache:
                 chunk.graph = with_gradient(encoded)
             else:
                 torch.clear_autocast_cache()  # weights cast under no_grad have no graph: the replay must not find them
+            if len(encoded) != len(chunk.rows):  # a single row would spread over all
+                raise ValueError(f"the encoder gave {len(encoded)} vectors for {len(chunk.rows)} texts")
             encoded = at_least_float32(encoded.detach())
             if vectors is None:  # only now is H known
                 vectors = encoded.new_empty(len(texts), *encoded.shape[1:])
