@@ -3,9 +3,10 @@
     python benchmarks/retrieval.py paraKQC --max_rows 4000
     python benchmarks/retrieval.py petitions --also wikinews        a set without a train split is tested with that model
 
-Trains on the train split of the first set, tests on its test split (a set without splits is used whole). With --dev nothing
-of the test split is read: a tenth of the train queries is held back instead, with every train query that shares a document
-with them. That is where settings are chosen. Prints NDCG@1 and @10 and writes them to OUTPUT_DIR/<set>.json.
+Trains on the train split of the first set, tests on its test split (a set without splits is used whole). A tenth of the
+train queries is held back, with every train query that shares a document with them: on those the model's weight in the
+fusion is chosen (BM25 counts 1), and with --dev they are tested instead of the test split, which then is not looked at: that
+is where settings are chosen. Prints NDCG@1 and @10 and writes them to OUTPUT_DIR/<set>.json.
 """
 
 import argparse
@@ -31,6 +32,7 @@ from helpers.embedding.runs import bm25_run, dense_run, documents_of, judged_que
 
 KNOBS = {"max_length": int, "batch_size": int, "hard_negatives": int, "epochs": int, "max_steps": int, "lr": float}
 KNOBS |= {"embedding_lr": float, "loss_temperature": float, "seed": int, "model": str}
+WEIGHTS = (1.0, 0.5, 0.3, 0.2, 0.1, 0.05)
 
 
 def only(data: RetrievalSet, queries: list[str]) -> RetrievalSet:
@@ -67,14 +69,26 @@ class Test:
         found = retrieval_metrics(run, self.data.qrels)
         return {name: round(found[name], 4) for name in ("ndcg@1", "ndcg@10")}
 
-    def measure(self, label: str, encoder: Encoder) -> None:
-        """Adds the encoder's scores, and those of its fusion with BM25."""
+    def run(self, encoder: Encoder) -> Run:
         sides = (partial(encoder.encode, prompt=prompt) for prompt in ("query", "document"))
-        run = dense_run(self.queries, self.documents, *sides)
-        self.scores[label] = self.score(run)
-        self.scores[f"{label} + BM25"] = self.score(reciprocal_rank_fusion([self.bm25, run]))
-        for name in (label, f"{label} + BM25"):
-            print(f"{self.name:14}{name:16}{self.scores[name]}", flush=True)
+        return dense_run(self.queries, self.documents, *sides)
+
+    def fused(self, run: Run, weight: float) -> dict[str, float]:
+        return self.score(reciprocal_rank_fusion([self.bm25, run], weights=[1.0, weight]))
+
+    def best_weight(self, encoder: Encoder) -> float:
+        """The encoder's weight beside BM25's 1 with the highest NDCG@10 here, the larger of equal ones."""
+        run = self.run(encoder)
+        return max(WEIGHTS, key=lambda weight: self.fused(run, weight)["ndcg@10"])
+
+    def measure(self, label: str, encoder: Encoder, weight: float) -> None:
+        """Adds the encoder's scores, and those of its fusion with BM25: both alike, and at this weight."""
+        run = self.run(encoder)
+        found = {label: self.score(run), f"{label} + BM25": self.fused(run, 1.0)}
+        found[f"{label} x {weight:g} + BM25"] = self.fused(run, weight)
+        self.scores |= found
+        for name, scores in found.items():
+            print(f"{self.name:14}{name:22}{scores}", flush=True)
 
 
 def main() -> None:
@@ -90,24 +104,25 @@ def main() -> None:
     knobs = {knob: getattr(options, knob) for knob in KNOBS}
     settings = InfoNCESettings.load(output_dir=options.output_dir, **knobs)
     whole = read_beir(course_data_dir("retrieval", options.train))
-    train, dev = whole.of_split("train"), None
-    if options.dev:
-        train, dev = held_back(train, settings.seed)
-    tests = [Test(options.train, dev or whole.of_split("test"))]
+    train, held = held_back(whole.of_split("train"), settings.seed)
+    dev = Test(options.train, held)
+    tests = [dev if options.dev else Test(options.train, whole.of_split("test"))]
     for name in options.also:
         data = read_beir(course_data_dir("retrieval", name))
         tests.append(Test(name, data.of_split("test") if data.splits else data))
     rows = training_rows(train, options.max_rows, settings.seed)
     set_seed(settings.seed)
     encoder = settings.encoder()
+    weight = dev.best_weight(encoder)
     for test in tests:
         print(f"{test.name}: {len(test.queries)} queries, {len(test.documents)} documents; BM25 {test.scores['BM25']}")
-        test.measure("base", encoder)
+        test.measure("base", encoder, weight)
     start = time.perf_counter()
     history = train_contrastive(encoder, rows, settings)
     print(f"{len(rows)} rows, {history.steps} steps, {time.perf_counter() - start:.0f} s")
+    weight = dev.best_weight(encoder)
     for test in tests:
-        test.measure("trained", encoder)
+        test.measure("trained", encoder, weight)
     options.output_dir.mkdir(parents=True, exist_ok=True)
     told = {"rows": len(rows), "steps": history.steps, "dev": options.dev, **settings.model_dump(mode="json")}
     result = {"settings": told, "scores": {test.name: test.scores for test in tests}}

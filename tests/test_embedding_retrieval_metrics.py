@@ -89,6 +89,18 @@ def test_fusion_is_ranx_and_arithmetic(ranx):
     assert small == {"q": {"a": 1 / 61, "b": 1 / 62 + 1 / 61}}
 
 
+def test_a_weight_counts_a_run_so_many_times():
+    first, second = drawn(3)[0], drawn(4)[0]
+    second = {query: second[query] for query in first}
+    thrice = reciprocal_rank_fusion([first, first, first, second])
+    assert thrice != reciprocal_rank_fusion([first, second])
+    weighed = reciprocal_rank_fusion([first, second], weights=[3, 1])
+    for query, scores in weighed.items():
+        assert scores == pytest.approx(thrice[query], abs=1e-12)
+    alone = reciprocal_rank_fusion([first, second], weights=[1, 0])
+    assert all(ranked(alone[query], 3) == ranked(run, 3) for query, run in first.items())
+
+
 @pytest.mark.parametrize(
     ("run", "qrels", "ks", "said"),
     [
@@ -109,3 +121,6 @@ def test_fusion_refuses_runs_of_other_queries():
         reciprocal_rank_fusion([{"q": {"a": 1.0}}, {"q2": {"a": 1.0}}])
     with pytest.raises(InputError, match="at least one run"):
         reciprocal_rank_fusion([])
+    for weights in ([1.0], [1.0, -1.0], [0.0, 0.0], [1.0, float("nan")]):
+        with pytest.raises(InputError, match="weights"):
+            reciprocal_rank_fusion([{"q": {"a": 1.0}}, {"q": {"b": 1.0}}], weights=weights)

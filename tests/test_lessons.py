@@ -126,6 +126,7 @@ def check_evaluation(metrics):
     for name in ("bm25", "base", "base_bm25", metrics["best"]):
         assert 0 <= metrics[f"ndcg1_{name}_hansol"] <= 1 and 0 < metrics[f"ndcg10_{name}_hansol"] <= 1
     assert metrics["ndcg10_bm25_hansol"] > 0.5
+    assert 0 <= metrics["fusion_weight"] <= 1 and abs(metrics["fusion_gain"]) < 0.2
 
 
 def check_scaling(metrics):
