@@ -3,10 +3,12 @@
     python benchmarks/nsmc_task.py --max_steps 400
 
 Training rows: the permissive instruction mix and 10,000 film reviews of NSMC's training side as one more task, both from
-KO_DATA_DIR (``--mix_rows``, ``--reviews``: fewer of them; ``--max_steps``: how long). Asked: 1,000 reviews of NSMC's test
-side, free greedy generation, before and after. An answer that is no label is wrong (coverage says how many were labels);
-the majority label's score stands beside. ``choice_macro_f1`` lets the model choose between the two labels by likelihood:
-what it knows, apart from whether it keeps to the form.
+KO_DATA_DIR (``--mix_rows``, ``--reviews``: fewer of them; ``--choices``: also so many rows of ``helpers/data/choice_rows.py``,
+which teach to answer with a word that the question names; ``--max_steps``: how long). Asked: 1,000 reviews of NSMC's test
+side, or with ``--dev`` of reviews that training left out; free greedy generation, before and after. An answer that is no
+label is wrong (coverage says how many were labels); the majority label's score stands beside. ``choice_macro_f1`` lets the
+model choose between the two labels by likelihood: what it knows, apart from whether it keeps to the form. Tasks that it was
+never trained for are lesson 10's to ask (``-p adapter OUTPUT_DIR/adapter``).
 """
 
 import argparse
@@ -24,12 +26,21 @@ from helpers.course.atomic import read_text
 from helpers.course.jsonl import read_jsonl, write_jsonl
 from helpers.course.paths import REPOSITORY, course_data_dir, repository_path
 from helpers.course.separated import read_separated
+from helpers.data.choice_rows import ChoiceRows, Labelled
+from helpers.data.leakage import LeakIndex, zero_shot_texts
 from helpers.instruct.generation_preview import answering, answers
 from helpers.instruct.likelihood import label_likelihoods
 from helpers.instruct.models import load_language_model
 from helpers.instruct.prompts import Prompt
 from helpers.instruct.rows import Row
 
+UTTERANCES = {
+    "질문(question)": "질문",
+    "명령(command)": "명령",
+    "평서(statement)": "평서",
+    "단편(fragment)": "단편",
+    "수사의문(rhetorical question)": "반문",
+}
 LABELS = ("부정", "긍정")
 PHRASINGS = (
     "다음 영화 리뷰가 긍정인지 부정인지 한 단어로 답하세요.",
@@ -48,6 +59,24 @@ def reviews(path: Path, limit: int, seed: int, phrasings: Sequence[str]) -> list
         {"instruction": draw.choice(phrasings), "input": text, "output": LABELS[int(label)], "task": "NSMC"}
         for text, label in zip(table["document"], table["label"], strict=True)
     ]
+
+
+def choices(count: int, mix: Sequence[Row], seed: int) -> list[Row]:
+    """Rows of :mod:`helpers.data.choice_rows` from the mix, from utterances (3i4k) and from titles of petitions."""
+    utterances = read_jsonl(course_data_dir("classification/3i4k_train.jsonl.gz"))
+    said = [(row["text"], UTTERANCES[row["label_text"]]) for row in utterances if row["label_text"] in UTTERANCES]
+    petitions = read_jsonl(course_data_dir("classification/petitions_category.jsonl.gz"))
+    asked = [(row["title"], row["label"]) for row in petitions]
+    texts = [row["output"].split("\n")[0] for row in mix] + [text for text, _ in said[:12_000]]
+    return ChoiceRows(texts, [Labelled("말하는 사람의 뜻을", said), Labelled("청원의 분야를", asked)], seed).rows(count)
+
+
+def without_test_texts(rows: Sequence[Row]) -> list[Row]:
+    """The rows that hold no text of the four zero-shot sets; says how many did."""
+    index = LeakIndex(zero_shot_texts(course_data_dir("zero_shot")))
+    leaking = {leak.row for leak in index.leaks(rows)}
+    print(f"{len(leaking)} of {len(rows)} rows hold a text of a test set and are left out", flush=True)
+    return [row for number, row in enumerate(rows) if number not in leaking]
 
 
 def scores(model, prompt, rows: Sequence[Row]) -> dict[str, float]:
@@ -80,6 +109,8 @@ def main() -> None:
     parser.add_argument("--output_dir", default="outputs/nsmc_task")
     parser.add_argument("--reviews", type=int, default=10_000)
     parser.add_argument("--mix_rows", type=int, default=20_000)
+    parser.add_argument("--choices", type=int, default=0)
+    parser.add_argument("--dev", action="store_true", help="ask reviews that training left out")
     parser.add_argument("--test_rows", type=int, default=1_000)
     parser.add_argument("--max_steps", type=int, default=400)
     parser.add_argument("--max_seq_length", type=int, default=256)
@@ -87,15 +118,20 @@ def main() -> None:
     told = parser.parse_args()
     folder = repository_path(told.output_dir)
     mix = read_jsonl(course_data_dir("instruct/mix_permissive.jsonl.gz"))
+    named = choices(told.choices, mix, 13)
     mix = random.Random(13).sample(mix, min(told.mix_rows, len(mix)))
-    task = reviews(course_data_dir("classification/nsmc_train.tsv.gz"), told.reviews, 13, PHRASINGS)
-    train = write_jsonl(folder / "train.jsonl", [*mix, *task])
-    test = reviews(course_data_dir("zero_shot/ratings_test_a.txt"), told.test_rows, 13, PHRASINGS[:1])
+    drawn = reviews(course_data_dir("classification/nsmc_train.tsv.gz"), told.reviews + told.test_rows, 13, PHRASINGS)
+    task, left_out = drawn[: told.reviews], drawn[told.reviews :]
+    rows = without_test_texts([*mix, *task, *named])
+    train = write_jsonl(folder / "train.jsonl", rows)
+    test = [row | {"instruction": PHRASINGS[0]} for row in left_out]
+    if not told.dev:
+        test = reviews(course_data_dir("zero_shot/ratings_test_a.txt"), told.test_rows, 13, PHRASINGS[:1])
     told_to_train = {
         "model": told.model,
         "output_dir": folder,
         "train_path": train,
-        "max_rows": len(mix) + len(task),
+        "max_rows": len(rows),
         "max_val_rows": 100,
         "max_steps": told.max_steps,
         "max_seq_length": told.max_seq_length,

@@ -4,9 +4,9 @@
     python benchmarks/retrieval.py petitions --also wikinews        a set without a train split is tested with that model
 
 Trains on the train split of the first set, tests on its test split (a set without splits is used whole). A tenth of the
-train queries is held back, with every train query that shares a document with them: on those the model's weight in the
-fusion is chosen (BM25 counts 1), and with --dev they are tested instead of the test split, which then is not looked at: that
-is where settings are chosen. Prints NDCG@1 and @10 and writes them to OUTPUT_DIR/<set>.json.
+train queries is held back, with every train query that shares a document with them: on those the fusion's k and the model's
+weight in it (BM25 counts 1) are chosen, and with --dev they are tested instead of the test split, which then is not looked
+at: that is where settings are chosen. Prints NDCG@1 and @10 and writes them to OUTPUT_DIR/<set>.json.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from helpers.embedding.runs import bm25_run, dense_run, documents_of, judged_que
 
 KNOBS = {"max_length": int, "batch_size": int, "hard_negatives": int, "epochs": int, "max_steps": int, "lr": float}
 KNOBS |= {"embedding_lr": float, "loss_temperature": float, "seed": int, "model": str}
-WEIGHTS = (1.0, 0.5, 0.3, 0.2, 0.1, 0.05)
+FUSIONS = [(k, weight) for k in (60, 10, 2) for weight in (1.0, 0.5, 0.3, 0.2, 0.1, 0.05)]
 
 
 def only(data: RetrievalSet, queries: list[str]) -> RetrievalSet:
@@ -73,22 +73,22 @@ class Test:
         sides = (partial(encoder.encode, prompt=prompt) for prompt in ("query", "document"))
         return dense_run(self.queries, self.documents, *sides)
 
-    def fused(self, run: Run, weight: float) -> dict[str, float]:
-        return self.score(reciprocal_rank_fusion([self.bm25, run], weights=[1.0, weight]))
+    def fused(self, run: Run, k: int, weight: float) -> dict[str, float]:
+        return self.score(reciprocal_rank_fusion([self.bm25, run], k, [1.0, weight]))
 
-    def best_weight(self, encoder: Encoder) -> float:
-        """The encoder's weight beside BM25's 1 with the highest NDCG@10 here, the larger of equal ones."""
+    def best_fusion(self, encoder: Encoder) -> tuple[int, float]:
+        """k, and the encoder's weight beside BM25's 1, with the highest NDCG@10 here; the first of equal ones."""
         run = self.run(encoder)
-        return max(WEIGHTS, key=lambda weight: self.fused(run, weight)["ndcg@10"])
+        return max(FUSIONS, key=lambda fusion: self.fused(run, *fusion)["ndcg@10"])
 
-    def measure(self, label: str, encoder: Encoder, weight: float) -> None:
-        """Adds the encoder's scores, and those of its fusion with BM25: both alike, and at this weight."""
+    def measure(self, label: str, encoder: Encoder, fusion: tuple[int, float]) -> None:
+        """Adds the encoder's scores, and those of its fusion with BM25: as published, and with this k and weight."""
         run = self.run(encoder)
-        found = {label: self.score(run), f"{label} + BM25": self.fused(run, 1.0)}
-        found[f"{label} x {weight:g} + BM25"] = self.fused(run, weight)
+        found = {label: self.score(run), f"{label} + BM25": self.fused(run, *FUSIONS[0])}
+        found[f"{label} + BM25, k {fusion[0]}, weight {fusion[1]:g}"] = self.fused(run, *fusion)
         self.scores |= found
         for name, scores in found.items():
-            print(f"{self.name:14}{name:22}{scores}", flush=True)
+            print(f"{self.name:14}{name:36}{scores}", flush=True)
 
 
 def main() -> None:
@@ -113,16 +113,16 @@ def main() -> None:
     rows = training_rows(train, options.max_rows, settings.seed)
     set_seed(settings.seed)
     encoder = settings.encoder()
-    weight = dev.best_weight(encoder)
+    fusion = dev.best_fusion(encoder)
     for test in tests:
         print(f"{test.name}: {len(test.queries)} queries, {len(test.documents)} documents; BM25 {test.scores['BM25']}")
-        test.measure("base", encoder, weight)
+        test.measure("base", encoder, fusion)
     start = time.perf_counter()
     history = train_contrastive(encoder, rows, settings)
     print(f"{len(rows)} rows, {history.steps} steps, {time.perf_counter() - start:.0f} s")
-    weight = dev.best_weight(encoder)
+    fusion = dev.best_fusion(encoder)
     for test in tests:
-        test.measure("trained", encoder, weight)
+        test.measure("trained", encoder, fusion)
     options.output_dir.mkdir(parents=True, exist_ok=True)
     told = {"rows": len(rows), "steps": history.steps, "dev": options.dev, **settings.model_dump(mode="json")}
     result = {"settings": told, "scores": {test.name: test.scores for test in tests}}

@@ -149,6 +149,11 @@ def test_long_names_of_bars_do_not_touch():
     assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
 
 
+def test_a_bar_says_no_more_digits_than_mean_something():
+    figure = bar_figure({"score": 0.63512, "ms": 42.138, "rows": 1044.127}, "", "")
+    assert [text.get_text() for text in figure.axes[0].texts] == ["0.635", "42.1", "1,044"]
+
+
 def test_ticks_stand_where_something_was_measured():
     steps, depths, names = ([1, 2, 3], [1, 2, 3]), ([1, 3, 10], [1, 2, 3]), (["0.1", "b"], [1, 2])
     assert all(float(tick).is_integer() for tick in line_figure({"": steps}, "", "", "").axes[0].get_xticks())

@@ -78,7 +78,7 @@ def bar_figure(values: Mapping[str, float], title: str, y: str, *, errors: Seque
     bars = axes.bar(range(len(values)), list(values.values()), color=colours, width=0.6, yerr=errors, capsize=4)
     width = max(8, 64 // len(values))  # letters that fit below a bar
     axes.set_xticks(range(len(values)), [_wrapped(name, width) for name in values])
-    axes.bar_label(bars, fmt="%.3f", padding=3)
+    axes.bar_label(bars, fmt=_label, padding=3)
     axes.margins(y=0.15)
     axes.grid(axis="x", visible=False)
     return _finish(figure, axes, title, "", y)
@@ -105,6 +105,11 @@ def similarity_figure(matrix: np.ndarray, rows: Sequence[str], columns: Sequence
     for (row, column), value in np.ndenumerate(matrix):
         axes.text(column, row, f"{value:.2f}", ha="center", va="center", color="white" if value > 0.6 else INK)
     return _finish(figure, axes, title, "", "")
+
+
+def _label(value: float) -> str:
+    """Three decimals below 10 (0.635), one below 100 (42.1), none from there on (1,044)."""
+    return f"{value:,.{0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 3}f}"
 
 
 def _wrapped(name: str, width: int) -> str:
