@@ -71,10 +71,11 @@ def check_infonce(metrics):
 def check_zero_shot(metrics):
     assert metrics["leaks"] == 0 and metrics["likelihood_difference"] < 1e-4 and metrics["choice_coverage"] == 1
     for task in ("kornli", "question_pair", "hate_speech", "nsmc"):
-        for which in ("base", "tuned"):
+        for which in ("base", "tuned", "chooser"):
             named = {what: metrics[f"{task}_{which}_{what}"] for what in ("macro_f1", "low", "high", "coverage_free")}
             assert all(0 <= value <= 1 for value in named.values()) and named["low"] < named["high"]
-    assert metrics["results"] == 2 * 4 * 6
+        assert metrics[f"{task}_base_coverage_free"] < 0.1 and metrics[f"{task}_chooser_coverage_free"] > 0.9
+    assert metrics["results"] == metrics["models"] * 4 * 6 == 72
 
 
 def check_tuning(metrics):

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 
 class VllmBackend:
-    """A running ``vllm.LLM``, with an adapter at request time or without."""
+    """A running ``vllm.LLM``, with an adapter at request time or without; ``number``: from 1, another for each adapter."""
 
-    def __init__(self, engine: LLM, prompt: Prompt, *, name: str, adapter: Path | None = None) -> None:
+    def __init__(self, engine: LLM, prompt: Prompt, *, name: str, adapter: Path | None = None, number: int = 1) -> None:
         self.prompt, self._engine, self._adapter = prompt, engine, None
         if adapter is not None:
             from vllm.lora.request import LoRARequest
 
-            self._adapter = LoRARequest("tuned", 1, str(adapter))
+            self._adapter = LoRARequest(f"adapter {number}", number, str(adapter))
         config = engine.llm_engine.vllm_config
         self.facts = {
             "model": name,

@@ -31,6 +31,9 @@ class ZeroShotSettings(LessonSettings):
     tasks: list[Literal["kornli", "question_pair", "hate_speech", "nsmc"]] = Field(description="which sets")
     rows: int | None = Field(None, ge=6, description="rows of each set, drawn with its class shares; null: all")
     adapter: Path | None = Field(None, description="the tuned model's adapter; null: lesson 07's, or one made now")
+    chooser: Path | None = Field(
+        None, description="a third model's adapter, taught to answer with a word of the question"
+    )
     backend: Literal["transformers", "vllm"] = Field(description="who answers")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(description="of the weights")
     template: Literal["seed", "chat"] = Field(description="prompt template of the base model")

@@ -1,12 +1,15 @@
-"""Base and tuned model side by side, by the backend that the settings name."""
+"""The models that are asked, by the backend that the settings name: the base, the tuned one, and the one taught to choose."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
+from helpers.course.checksums import SUMS_FILE, verify_checksums
 from helpers.course.machine import detect_machine
 from helpers.course.paths import short_path
+from helpers.instruct.adapters import CARD_FILE, belongs_to, need_adapter_for
 from helpers.instruct.backends import Backend, TransformersBackend
 from helpers.instruct.prompts import Prompt
 from helpers.instruct.tuning import tuned_adapter
@@ -15,40 +18,56 @@ from helpers.instruct.zero_shot import ZeroShotSettings
 VLLM_MAX_LENGTH = 1024
 
 
-def base_and_tuned(settings: ZeroShotSettings) -> dict[str, Backend]:
-    """``{"base": ..., "tuned": ...}``. Without ``settings.adapter`` the adapter is lesson 07's, or one made now.
+def models_to_ask(settings: ZeroShotSettings) -> dict[str, Backend]:
+    """``{"base": ..., "tuned": ..., "chooser": ...}``; the last is left out, and said, where it fits another base model.
 
-    With vLLM one engine serves both: the adapter is named at request time.
+    Without ``settings.adapter`` the tuned model's adapter is lesson 07's, or one made now. With vLLM one engine serves
+    all: the adapter is named at request time.
     """
-    adapter = settings.adapter or tuned_adapter(base=settings.model)
+    adapters = {"tuned": settings.adapter or tuned_adapter(base=settings.model)}
+    if settings.chooser and (chooser := _fitting(settings.chooser, settings.model)):
+        adapters["chooser"] = chooser
     if settings.backend == "vllm":
-        return _by_vllm(settings, adapter)
+        return _by_vllm(settings, adapters)
     told = {"dtype": settings.dtype, "batch_size": settings.batch_size, "batch_tokens": settings.batch_tokens}
-    return {
-        "base": TransformersBackend.load(settings.model, template=settings.template, **told),
-        "tuned": TransformersBackend.load(settings.model, adapter, **told),
-    }
+    base = TransformersBackend.load(settings.model, template=settings.template, **told)
+    own = {which: TransformersBackend.load(settings.model, adapter, **told) for which, adapter in adapters.items()}
+    return {"base": base, **own}
 
 
-def _by_vllm(settings: ZeroShotSettings, adapter: Path) -> dict[str, Backend]:
+def _fitting(adapter: Path, base: str) -> Path | None:
+    """The adapter, its files verified; None where it was trained on another base. Raises InputError where it is not whole."""
+    if (adapter / CARD_FILE).is_file() and not belongs_to(adapter, base):
+        print(f"{short_path(adapter)} is left out: it was trained on another base model than {base}")
+        return None
+    need_adapter_for(adapter, base)
+    if (adapter / SUMS_FILE).is_file():
+        verify_checksums(adapter)
+    return adapter
+
+
+def _by_vllm(settings: ZeroShotSettings, adapters: Mapping[str, Path]) -> dict[str, Backend]:
     from transformers import AutoTokenizer
     from vllm import LLM
 
     from helpers.instruct.vllm_backend import VllmBackend
 
-    rank = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))["r"]
+    configs = [(adapter / "adapter_config.json").read_text(encoding="utf-8") for adapter in adapters.values()]
     on_cpu = detect_machine().gpu_class == "none"
     engine = LLM(
         model=settings.model,
         dtype=settings.dtype,
         max_model_len=VLLM_MAX_LENGTH,
         enable_lora=True,
-        max_lora_rank=max(8, rank),
+        max_lora_rank=max(8, *(json.loads(config)["r"] for config in configs)),
         seed=settings.seed,
         gpu_memory_utilization=0.1 if on_cpu else 0.85,  # on a CPU it is a share of the machine's memory
         enforce_eager=on_cpu,
     )
     name = short_path(Path(settings.model)) if Path(settings.model).is_dir() else settings.model
     prompt = Prompt.for_tokenizer(AutoTokenizer.from_pretrained(settings.model), settings.template)
-    tuned = VllmBackend(engine, Prompt.load(adapter), name=f"{name} + {short_path(adapter)}", adapter=adapter)
-    return {"base": VllmBackend(engine, prompt, name=name), "tuned": tuned}
+    asked: dict[str, Backend] = {"base": VllmBackend(engine, prompt, name=name)}
+    for number, (which, adapter) in enumerate(adapters.items(), 1):
+        told = {"name": f"{name} + {short_path(adapter)}", "adapter": adapter, "number": number}
+        asked[which] = VllmBackend(engine, Prompt.load(adapter), **told)
+    return asked
