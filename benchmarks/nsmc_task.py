@@ -118,14 +118,14 @@ def main() -> None:
     told = parser.parse_args()
     folder = repository_path(told.output_dir)
     mix = read_jsonl(course_data_dir("instruct/mix_permissive.jsonl.gz"))
-    named = choices(told.choices, mix, 13)
+    named = choices(told.choices, mix, 13) if told.choices else []
     mix = random.Random(13).sample(mix, min(told.mix_rows, len(mix)))
     drawn = reviews(course_data_dir("classification/nsmc_train.tsv.gz"), told.reviews + told.test_rows, 13, PHRASINGS)
-    task, left_out = drawn[: told.reviews], drawn[told.reviews :]
-    rows = without_test_texts([*mix, *task, *named])
+    rows = without_test_texts([*mix, *drawn[: told.reviews], *named])
     train = write_jsonl(folder / "train.jsonl", rows)
-    test = [row | {"instruction": PHRASINGS[0]} for row in left_out]
-    if not told.dev:
+    if told.dev:
+        test = [row | {"instruction": PHRASINGS[0]} for row in drawn[told.reviews :]]
+    else:
         test = reviews(course_data_dir("zero_shot/ratings_test_a.txt"), told.test_rows, 13, PHRASINGS[:1])
     told_to_train = {
         "model": told.model,

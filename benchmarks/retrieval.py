@@ -6,7 +6,8 @@
 Trains on the train split of the first set, tests on its test split (a set without splits is used whole). A tenth of the
 train queries is held back, with every train query that shares a document with them: on those the fusion's k and the model's
 weight in it (BM25 counts 1) are chosen, and with --dev they are tested instead of the test split, which then is not looked
-at: that is where settings are chosen. Prints NDCG@1 and @10 and writes them to OUTPUT_DIR/<set>.json.
+at: that is where settings are chosen (a fusion is then scored on the queries that chose it). Prints NDCG@1 and @10 and
+writes them to OUTPUT_DIR/<set>.json.
 """
 
 import argparse

@@ -39,7 +39,7 @@ def test_a_seed_decides_all(texts, rows):
 
 
 def test_a_condition_decides_between_its_words(rows):
-    """Read back from the row's own text, without the maker: which condition holds, and which word belongs to it."""
+    """Read back from the row's own text: which condition holds there, and which word the question puts beside it."""
     tests = {yes: (holds, True) for yes, _, holds in (*CONDITIONS, *CONDITIONS_OF_TWO)}
     tests |= {no: (holds, False) for _, no, holds in (*CONDITIONS, *CONDITIONS_OF_TWO)}
     checked = 0

@@ -127,7 +127,7 @@ def check_evaluation(metrics):
     for name in ("bm25", "base", "base_bm25", metrics["best"]):
         assert 0 <= metrics[f"ndcg1_{name}_hansol"] <= 1 and 0 < metrics[f"ndcg10_{name}_hansol"] <= 1
     assert metrics["ndcg10_bm25_hansol"] > 0.5
-    assert 0 <= metrics["fusion_weight"] <= 1 and abs(metrics["fusion_gain"]) < 0.2
+    assert metrics["fusion_weight_0_gap"] < 1e-12 and 0 <= metrics["fusion_weight"] <= 1
 
 
 def check_scaling(metrics):

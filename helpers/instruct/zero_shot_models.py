@@ -38,7 +38,7 @@ def models_to_ask(settings: ZeroShotSettings) -> dict[str, Backend]:
 def _fitting(adapter: Path, base: str) -> Path | None:
     """The adapter, its files verified; None where it was trained on another base. Raises InputError where it is not whole."""
     if (adapter / CARD_FILE).is_file() and not belongs_to(adapter, base):
-        print(f"{short_path(adapter)} is left out: it was trained on another base model than {base}")
+        print(f"{short_path(adapter)} is left out: it was trained on another base model")
         return None
     need_adapter_for(adapter, base)
     if (adapter / SUMS_FILE).is_file():
