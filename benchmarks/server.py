@@ -2,18 +2,26 @@
 
     python benchmarks/server.py                       # 64 clients, 1,000 requests, each answer checked; then the overhead
     python benchmarks/server.py --backend vllm --requests 200
+    python benchmarks/server.py --threads 1           # the engine, bare and served, on one core: the other is the server's
 
 The overhead is measured against the bare engine: the same batch object, stepped in this process, with as many answers
-under way as the server has clients. Server and bare engine take turns; the medians of the rounds are compared.
+(of 16 to 112 tokens) under way as the server has clients. The first token is timed with one client, who asks again at once
+or after a pause of 50 ms, in which processors and thread pools fall asleep; the bare engine has the same pause. Server and
+bare engine take turns; the medians of the rounds are compared.
 """
 
 import argparse
 import asyncio
 import dataclasses
+import itertools
+import random
 import statistics
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+
+import torch
 
 from helpers.course.machine import detect_machine
 from helpers.instruct.prompts import Prompt
@@ -39,31 +47,45 @@ PLACES = (
 THINGS = ("고양이", "첫눈", "빵집 주인", "김치", "잃어버린 우산", "할머니", "축구공", "일기장", "무지개", "오래된 시계")
 TEXTS = [f"{place}에서 본 {thing}" for place in PLACES for thing in THINGS]
 """To be continued as they stand: unlike answers to questions, the continuations differ whatever the weights are."""
+PAUSES = {"first token, asked at once": 0.0, "first token, after a pause": 0.05}
+UNITS = {"throughput": "tokens/s"} | dict.fromkeys(PAUSES, "s")
 
 
-def drive(batch: Batch, jobs: list[Job], at_once: int) -> tuple[dict[int, list[int]], float, float]:
-    """Answers, seconds for all, and median seconds to the first token, with ``at_once`` jobs under way."""
+def drive(batch: Batch, jobs: list[Job], at_once: int) -> tuple[dict[int, list[int]], float]:
+    """Answers, and seconds for all, with ``at_once`` jobs under way."""
     answers: dict[int, list[int]] = {}
-    begun, firsts, waiting = {}, [], list(reversed(jobs))
+    waiting, open_jobs = list(reversed(jobs)), 0
     start = time.perf_counter()
-    open_jobs = 0
     while waiting or batch.busy:
         while waiting and open_jobs < at_once:
-            job = waiting.pop()
-            begun[job.id] = time.perf_counter()
-            batch.add(job)
+            batch.add(waiting.pop())
             open_jobs += 1
         for part in batch.step():
-            if part.job not in answers:
-                firsts.append(time.perf_counter() - begun[part.job])
             answers.setdefault(part.job, []).extend(part.ids)
             open_jobs -= part.finish is not None
-    return answers, time.perf_counter() - start, statistics.median(firsts)
+    return answers, time.perf_counter() - start
 
 
-def jobs_for(texts: list[str], prompt: Prompt, tokens: int, *, endless: bool) -> list[Job]:
+def first_token(batch: Batch, jobs: list[Job], pause: float) -> float:
+    """Median seconds to the first token of one job at a time, each after a pause."""
+    taken = []
+    for job in jobs:
+        time.sleep(pause)
+        start = time.perf_counter()
+        batch.add(dataclasses.replace(job, max_tokens=1))
+        while not batch.step():
+            pass
+        taken.append(time.perf_counter() - start)
+    return statistics.median(taken)
+
+
+def jobs_for(texts: list[str], prompt: Prompt, lengths: list[int], *, endless: bool) -> list[Job]:
     stops, read = () if endless else prompt.stop_ids, prompt.tokenizer(texts, add_special_tokens=False).input_ids
-    return [Job(number, (prompt.bos_id, *ids), tokens, stops) for number, ids in enumerate(read)]
+    return [Job(number, (prompt.bos_id, *ids), lengths[number], stops) for number, ids in enumerate(read)]
+
+
+def renumbered(jobs: list[Job], numbers: Iterator[int]) -> list[Job]:
+    return [dataclasses.replace(job, id=next(numbers)) for job in jobs]
 
 
 def report_load(load: Load, expected: dict[str, str], asked: list[str]) -> None:
@@ -88,7 +110,11 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--at_once", type=int, default=16, help="clients of the overhead measurement")
+    parser.add_argument("--threads", type=int, help="of the engine; all cores where it is not said")
     told = parser.parse_args()
+    if told.threads:
+        torch.set_num_threads(told.threads)
+    surroundings = {"OMP_NUM_THREADS": str(told.threads)} if told.threads else None
     values = dict(backend=told.backend, tuned=False, dtype="float32", repetition_penalty=1.0, max_requests=told.clients)
     settings = ServingSettings.load(**values)
     [served] = load_served(settings).values()
@@ -98,32 +124,35 @@ def main() -> None:
         bare = worker.vllm_batch(settings, context_length(settings))
     else:
         bare = worker.transformers_batch(settings)
-    alone, _, _ = drive(bare, jobs_for(TEXTS, served.prompt, told.tokens, endless=False), 1)
+    alone, _ = drive(bare, jobs_for(TEXTS, served.prompt, [told.tokens] * len(TEXTS), endless=False), 1)
     expected = {text: served.prompt.answer_text(alone[number]) for number, text in enumerate(TEXTS)}
-    with tempfile.TemporaryDirectory() as folder, model_server(Path(folder) / "log", **values) as server:
+    name = settings.name
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        model_server(Path(folder) / "log", environment=surroundings, **values) as server,
+    ):
         asked = [TEXTS[number % len(TEXTS)] for number in range(told.requests)]
-        load = asyncio.run(put_load(server.url, settings.name, asked, told.clients, told.tokens, raw=True))
+        load = asyncio.run(put_load(server.url, name, asked, told.clients, told.tokens, raw=True))
         report_load(load, expected, asked)
-        few = TEXTS[: 4 * told.at_once]
-        jobs = jobs_for(few, served.prompt, 64, endless=True)
-        speeds: dict[str, list[float]] = {"bare": [], "server": []}
-        firsts: dict[str, list[float]] = {"bare": [], "server": []}
-        for number in range(told.rounds):
-            fresh = [dataclasses.replace(job, id=(number + 1) * 10_000 + job.id) for job in jobs]
-            _, seconds, _ = drive(bare, fresh, told.at_once)
-            speeds["bare"].append(64 * len(jobs) / seconds)
-            load = asyncio.run(put_load(server.url, settings.name, few, told.at_once, 64, raw=True, ignore_eos=True))
-            speeds["server"].append(load.tokens_per_second)
-            single = [dataclasses.replace(job, id=(number + 1) * 10_000 + 5000 + job.id, max_tokens=1) for job in jobs]
-            firsts["bare"].append(drive(bare, single, 1)[2])
-            lone = asyncio.run(put_load(server.url, settings.name, few, 1, 1, raw=True, ignore_eos=True))
-            firsts["server"].append(lone.percentiles(50, first=True)[0])
-    for what, values_, unit in (("throughput", speeds, "tokens/s"), ("first token, one client", firsts, "s")):
-        middle = {name: statistics.median(rounds) for name, rounds in values_.items()}
-        print(f"{what}: bare engine {middle['bare']:.4g} {unit}, server {middle['server']:.4g} {unit}", end=", ")
-        print(
-            f"ratio {middle['server'] / middle['bare']:.2f}; rounds {[f'{x:.4g}' for r in values_.values() for x in r]}"
-        )
+        few = TEXTS[: 5 * told.at_once]
+        lengths = [random.Random(13 + number).randint(16, 112) for number in range(len(few))]
+        jobs = jobs_for(few, served.prompt, lengths, endless=True)
+        measured: dict[str, dict[str, list[float]]] = {name: {"bare engine": [], "server": []} for name in UNITS}
+        numbers = itertools.count(10_000)  # of jobs: none twice
+        for _ in range(told.rounds):
+            bare_seconds = drive(bare, renumbered(jobs, numbers), told.at_once)[1]
+            load = asyncio.run(put_load(server.url, name, few, told.at_once, lengths, raw=True, ignore_eos=True))
+            measured["throughput"]["bare engine"].append(sum(lengths) / bare_seconds)
+            measured["throughput"]["server"].append(load.tokens_per_second)
+            for what, pause in PAUSES.items():
+                lone = asyncio.run(put_load(server.url, name, few, 1, 1, raw=True, ignore_eos=True, pause=pause))
+                measured[what]["bare engine"].append(first_token(bare, renumbered(jobs, numbers), pause))
+                measured[what]["server"].append(lone.percentiles(50, first=True)[0])
+    for what, rounds in measured.items():
+        middle = {who: statistics.median(values) for who, values in rounds.items()}
+        ratio = middle["server"] / middle["bare engine"]
+        print(f"{what}, {UNITS[what]}:", ", ".join(f"{who} {value:.4g}" for who, value in middle.items()), end="; ")
+        print(f"ratio {ratio:.2f}; rounds {[f'{value:.4g}' for values in rounds.values() for value in values]}")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ PROMPT = Prompt.for_tokenizer(TOKENIZER)
 
 def bytewise(text):
     """A prompt whose every token is one byte: the hardest case for Hangul, three bytes a syllable."""
-    decode = SimpleNamespace(answer_text=lambda ids: bytes(ids).decode(errors="replace").strip())
+    decode = SimpleNamespace(raw_answer_text=lambda ids: bytes(ids).decode(errors="replace"))
     return decode, list(text.encode())
 
 
@@ -30,13 +30,25 @@ def stream(prompt, ids, stops=()):
     return parts, writer
 
 
-@given(st.text(st.sampled_from("가나 다\n한국어abc .😀각"), max_size=30))
+@given(st.text(st.sampled_from("가나 다\n한국어abc .😀각"), max_size=200))
 def test_parts_join_to_the_answer(text):
     for prompt, ids in (bytewise(text), (PROMPT, TOKENIZER(text, add_special_tokens=False).input_ids)):
         if ids:
             parts, writer = stream(prompt, ids)
-            assert "".join(parts) == prompt.answer_text(ids) == writer.text
+            assert "".join(parts) == prompt.raw_answer_text(ids).strip() == writer.text
             assert "\ufffd" not in "".join(parts)
+
+
+def test_only_a_window_is_decoded_anew():
+    ids, longest = TOKENIZER("옛날 어느 마을에 😀 고양이가 살았다. " * 40, add_special_tokens=False).input_ids, 0
+
+    def decode(window):
+        nonlocal longest
+        longest = max(longest, len(window))
+        return PROMPT.raw_answer_text(window)
+
+    parts, _ = stream(SimpleNamespace(raw_answer_text=decode), ids)
+    assert "".join(parts) == PROMPT.answer_text(ids) and longest < 50 < 300 < len(ids)
 
 
 def test_a_half_character_is_held_back():

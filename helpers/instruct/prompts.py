@@ -119,13 +119,17 @@ class Prompt:
         return Example(prompt + answer, [IGNORED] * len(prompt) + answer)
 
     def answer_text(self, ids: Iterable[int]) -> str:
-        """The text of generated ids (without the prompt's), cut at the first stop token, PAD left out."""
+        """The text of generated ids (without the prompt's), cut at the first stop token, PAD left out, ends stripped."""
+        return self.raw_answer_text(ids).strip()
+
+    def raw_answer_text(self, ids: Iterable[int]) -> str:
+        """The same with the white space at its ends, for whoever puts a text together from parts."""
         kept: list[int] = []
         for token in map(int, ids):
             if token in self.stop_ids:
                 break
             kept.append(token)
-        return self.tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False).strip()
+        return self.tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
     def ended(self, ids: Iterable[int]) -> bool:
         """Whether generated ids hold a stop token: the answer ended by itself, not at the limit of length."""

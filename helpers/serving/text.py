@@ -8,19 +8,25 @@ UNFINISHED = "\ufffd"
 """What decoding gives for the first bytes of a character whose last bytes have not come yet."""
 
 
+WINDOW, KEPT = 32, 8
+"""Tokens that are decoded anew with each new one, at most, and those of them that stay when the others are settled: without
+this, an answer of n tokens would cost n squared. No character is longer than KEPT tokens."""
+
+
 class AnswerText:
     """Feed tokens, get new text. Ends at the first of ``stops`` (texts), which is cut off."""
 
     def __init__(self, prompt: Prompt, stops: Iterable[str] = ()) -> None:
         self._prompt, self._stops = prompt, tuple(stops)
-        self._ids: list[int] = []
+        self._ids: list[int] = []  # the window
+        self._settled, self._known = "", 0  # the text up to the last settling, and how much of the window's that is
         self._sent = 0
         self.text, self.stopped = "", False
 
     def feed(self, ids: Iterable[int], *, last: bool = False) -> str:
         """The text that these tokens add. ``last``: no more will come, so what was held back is sent too."""
         self._ids.extend(ids)
-        text = self._prompt.answer_text(self._ids)
+        text = self._decode().strip()
         found = [place for place in (text.find(stop) for stop in self._stops) if place >= 0]
         if found:
             text, self.stopped = text[: min(found)], True
@@ -29,6 +35,17 @@ class AnswerText:
         self._sent = max(self._sent, end)
         self.text = text[: self._sent]
         return new
+
+    def _decode(self) -> str:
+        """The whole answer's text, of which only the window is decoded."""
+        window = self._prompt.raw_answer_text(self._ids)
+        text = self._settled + window[self._known :]
+        if len(self._ids) > WINDOW:
+            kept = self._ids[-KEPT:]
+            known = self._prompt.raw_answer_text(kept)
+            if window.endswith(known) and UNFINISHED not in known[:1] + known[-1:]:  # cut between characters
+                self._ids, self._settled, self._known = kept, text, len(known)
+        return text
 
     def _certain(self, text: str) -> int:
         """How much of the text no later token can change: no half character, no beginning of a stop text."""
