@@ -112,6 +112,7 @@ def test_one_lesson_with_parameters_by_the_runner_and_by_plain_papermill(tmp_pat
     assert main(["smoke", "02"], tmp_path) == 0
     metrics = results(tmp_path, "outputs/smoke")["lessons"]["02_lesson"]["metrics"]
     assert (metrics["smoke"], metrics["output_dir"]) == (True, "outputs/smoke/02_lesson")
+    assert metrics["folder"] == tmp_path.name  # the root, where papermill is started; else it is `notebooks`
 
 
 def test_wrong_arguments_are_refused_before_anything_runs(tmp_path, capfd):

@@ -48,12 +48,14 @@ def run_lesson(
     mark: str = "",
     timeout: int = 3600,
     offline: bool = True,
+    folder: Path | None = None,
 ) -> Outcome:
-    """Execute ``lesson`` with its folder as working directory and write the executed copy to ``output``.
+    """Execute ``lesson`` and write the executed copy to ``output``.
 
     ``mark`` (a fingerprint) is stored in the copy only when every cell ran, so that :func:`finished_outcome` knows it
-    again. ``timeout``: seconds for one cell. ``offline`` keeps the model hub out of it. A failing cell is no exception
-    here but an :class:`Outcome` with status ``failed``; Ctrl-C passes through. :class:`InputError`: it is no notebook.
+    again. ``timeout``: seconds for one cell. ``offline`` keeps the model hub out of it. ``folder``: the working
+    directory; None is the lesson's own, as in JupyterLab. A failing cell is no exception here but an :class:`Outcome`
+    with status ``failed``; Ctrl-C passes through. :class:`InputError`: it is no notebook.
     """
     if not lesson.notebook.cells:
         raise InputError("this notebook has no cells", file=lesson.path.name)
@@ -68,7 +70,7 @@ def run_lesson(
                 str(output),
                 parameters=parameters,
                 kernel_name="python3",
-                cwd=str(lesson.path.parent),
+                cwd=str(folder or lesson.path.parent),
                 progress_bar=False,
                 execution_timeout=timeout,
                 autosave_cell_every=0,

@@ -83,7 +83,10 @@ def _run_or_reuse(
         mark = fingerprint(lesson, check_parameters(lesson, parameters), root)
         done = None if fresh else finished_outcome(copy, mark)
         offline = parameters.get("profile", "cpu") == "cpu"  # a GPU profile fetches real models from the hub
-        outcome = done or run_lesson(lesson, copy, parameters, mark=mark, timeout=timeout, offline=offline)
+        folder = root if parameters.get("smoke") else None  # so both are tried: papermill's folder, and JupyterLab's
+        outcome = done or run_lesson(
+            lesson, copy, parameters, mark=mark, timeout=timeout, offline=offline, folder=folder
+        )
         return outcome, done is not None
     except InputError as error:
         return _could_not(error), False
