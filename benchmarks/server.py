@@ -21,8 +21,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import torch
-
 from helpers.course.machine import detect_machine
 from helpers.instruct.prompts import Prompt
 from helpers.serving import worker
@@ -113,6 +111,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, help="of the engine; all cores where it is not said")
     told = parser.parse_args()
     if told.threads:
+        import torch  # after helpers, which says how torch's threads wait
+
         torch.set_num_threads(told.threads)
     surroundings = {"OMP_NUM_THREADS": str(told.threads)} if told.threads else None
     values = dict(backend=told.backend, tuned=False, dtype="float32", repetition_penalty=1.0, max_requests=told.clients)
