@@ -137,7 +137,7 @@ def main() -> None:
         few = TEXTS[: 5 * told.at_once]
         lengths = [random.Random(13 + number).randint(16, 112) for number in range(len(few))]
         jobs = jobs_for(few, served.prompt, lengths, endless=True)
-        measured: dict[str, dict[str, list[float]]] = {name: {"bare engine": [], "server": []} for name in UNITS}
+        measured: dict[str, dict[str, list[float]]] = {what: {"bare engine": [], "server": []} for what in UNITS}
         numbers = itertools.count(10_000)  # of jobs: none twice
         for _ in range(told.rounds):
             bare_seconds = drive(bare, renumbered(jobs, numbers), told.at_once)[1]

@@ -20,7 +20,7 @@ import pytest
 from helpers.course.errors import InputError
 from helpers.course.paths import REPOSITORY
 from helpers.serving.background import model_server
-from helpers.serving.load import put_load
+from helpers.serving.load import Failed, put_load, read_answer
 from helpers.serving.serve import main
 from tests.serving import BEGINNINGS, ONE_THREAD, QUESTIONS, SMALL, ask, client, expected, loud_adapter, reference
 
@@ -197,6 +197,24 @@ def test_200_requests_by_32_clients_none_lost_none_mixed_up(server):
     load = asyncio.run(put_load(server.url, "ko-mini", texts, 32, 8, raw=True))
     assert [timing.text for timing in load.timings] == [answers[text] for text in texts]
     assert server.health()["running"] == 0
+
+
+def test_a_load_hides_no_failure(server):
+    with pytest.raises(ExceptionGroup, match="2 of 2 requests failed") as failed:
+        asyncio.run(put_load(server.url, "no-such-model", BEGINNINGS[:2], 2, 4, raw=True))
+    assert all(isinstance(each, Failed) and "there is no such model" in str(each) for each in failed.value.exceptions)
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ('data: {"choices": []}\n\ndata: {"error": {"message": "the engine died"}}\n\ndata: [DONE]\n\n', "engine died"),
+        ('data: {"choices": []}\n\ndata: {"choices": []}\n\n', "broke off"),
+    ],
+)
+def test_a_stream_that_ended_early_is_no_answer(body, says):
+    with pytest.raises(Failed, match=says):
+        read_answer(200, body)
 
 
 def test_a_client_that_leaves_frees_its_slot(server):

@@ -75,7 +75,7 @@ async def put_load(
                     first = first or time.perf_counter() - start
                     body += part
             seconds = time.perf_counter() - start
-            done.append(Timing(number, *_read(answer.status, body.decode()), first, seconds))
+            done.append(Timing(number, *read_answer(answer.status, body.decode()), first, seconds))
 
         async def one_client() -> None:
             for number, question in todo:
@@ -93,7 +93,7 @@ async def put_load(
     return Load(clients, wall, sorted(done, key=lambda timing: timing.question))
 
 
-def _read(status: int, body: str) -> tuple[str, int]:
+def read_answer(status: int, body: str) -> tuple[str, int]:
     """Text and number of tokens of a complete answer. Raises :class:`Failed`."""
     if status != 200:
         raise Failed(f"status {status}: {body[:500]}")

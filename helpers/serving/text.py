@@ -9,8 +9,8 @@ UNFINISHED = "\ufffd"
 
 
 WINDOW, KEPT = 32, 8
-"""Tokens that are decoded anew with each new one, at most, and those of them that stay when the others are settled: without
-this, an answer of n tokens would cost n squared. No character is longer than KEPT tokens."""
+"""More tokens than WINDOW are not decoded anew with each new one (but where a character is unfinished); the last KEPT stay when
+the others are settled. Without this an answer of n tokens would cost n squared. No character is longer than KEPT tokens."""
 
 
 class AnswerText:
