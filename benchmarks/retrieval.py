@@ -99,10 +99,11 @@ def main() -> None:
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/benchmarks/retrieval"))
     parser.add_argument("--max_rows", type=int)
     parser.add_argument("--dev", action="store_true", help="test on held-back train queries")
+    parser.add_argument("--piece_weights", action=argparse.BooleanOptionalAction, help="a weighted mean, learned")
     for knob, kind in KNOBS.items():
         parser.add_argument(f"--{knob}", type=kind)
     options = parser.parse_args()
-    knobs = {knob: getattr(options, knob) for knob in KNOBS}
+    knobs = {knob: getattr(options, knob) for knob in (*KNOBS, "piece_weights")}
     settings = InfoNCESettings.load(output_dir=options.output_dir, **knobs)
     whole = read_beir(course_data_dir("retrieval", options.train))
     train, held = held_back(whole.of_split("train"), settings.seed)

@@ -118,7 +118,9 @@ def test_pairs_become_rows_and_a_negative_that_answers_is_left_out():
 
 @pytest.fixture
 def settings(tmp_path):
-    common = dict(batch_size=4, epochs=1, max_length=16, chunk_tokens=64, autocast="no", warmup=0.0)
+    common = dict(
+        batch_size=4, epochs=1, max_length=16, chunk_tokens=64, autocast="no", warmup=0.0, piece_weights=False
+    )
     return InfoNCESettings.load(output_dir=tmp_path, **common)
 
 
@@ -158,6 +160,17 @@ def test_word_vectors_have_a_rate_of_their_own(settings):
         moved = {name: (weight - start[name]).abs().max().item() for name, weight in encoder.named_parameters()}
         words = moved.pop("model.embeddings.word_embeddings.weight")
         assert least <= words <= most and 0 < max(moved.values()) < 1e-4 and history.steps == 1
+
+
+def test_piece_weights_start_by_rarity_among_the_training_texts_and_learn(settings):
+    start, _ = run(settings, piece_weights=True, max_steps=1, lr=1e-12)
+    colon = start.tokenizer.convert_tokens_to_ids(":")  # in every text, for both prefixes end in it
+    first = start.piece_weights.values().detach()
+    assert start.pooling == "weighted" and first[colon] < 0.05 and first.max() > 0.9
+    moved = run(settings, piece_weights=True, max_steps=2, lr=1e-3)[0].piece_weights.values().detach()
+    seen = sorted({piece for side in batch_of(start, ROWS).sides for ids in side for piece in ids})
+    ratio = (moved / first)[seen]
+    assert ratio.log().abs().max() > 0.01 and (moved > 0).all()
 
 
 def test_lora_moves_and_bf16_leaves_no_autocast_behind(settings):

@@ -23,6 +23,12 @@ def load(**options):
     return Encoder.load(MODEL, **{"max_length": 32, **options})
 
 
+def weighted(**options):
+    encoder = load(**options)
+    encoder.weigh_pieces(encoder.tokenize(TEXTS))
+    return encoder
+
+
 def hidden_states(encoder, text):
     """(L, H) of one text alone, without padding, and its ids, straight from the transformers model."""
     ids = encoder.tokenizer(text, return_tensors="pt", truncation=True, max_length=encoder.max_length)["input_ids"]
@@ -41,6 +47,64 @@ def test_pooling_is_what_it_says_whatever_the_padding(pooling):
     np.testing.assert_allclose(one_by_one, expected, atol=2e-5)
     other = load(pooling="cls" if pooling == "mean" else "mean").encode(TEXTS, normalize=False)
     assert np.abs(other - expected).max() > 1e-2  # so the comparison could have failed
+
+
+def test_a_weighted_mean_counts_every_piece_by_its_smooth_inverse_frequency():
+    encoder = weighted()
+    pieces = [piece for ids in encoder.tokenize(TEXTS) for piece in ids]
+    expected = []
+    for text in TEXTS:
+        states, ids = hidden_states(encoder, text)
+        weights = np.array([1e-3 / (1e-3 + pieces.count(piece) / len(pieces)) for piece in ids])
+        expected.append((states.numpy() * weights[:, None]).sum(0) / weights.sum())
+    np.testing.assert_allclose(encoder.encode(TEXTS, normalize=False, token_budget=10_000), expected, atol=2e-5)
+    assert np.abs(load().encode(TEXTS, normalize=False) - expected).max() > 1e-2  # the plain mean is another vector
+
+
+def test_piece_weights_are_trained_kept_and_saved_with_an_adapter(tmp_path):
+    encoder = weighted(prompts=PREFIXES)
+    encoder.add_lora(r=2, alpha=4)
+    encoder(*encoder.pad(encoder.tokenize(TEXTS))).square().sum().backward()
+    weights = encoder.piece_weights.scaled_log
+    assert weights.grad.abs().max() > 0
+    with torch.no_grad():
+        weights -= 0.01 * weights.grad.sign()
+    encoder.weigh_pieces(encoder.tokenize(TEXTS[:1]))  # trained ones are not counted anew
+    assert encoder.piece_weights.scaled_log is weights
+    expected, folder = encoder.encode(TEXTS), encoder.save_adapter(tmp_path / "adapter")
+    np.testing.assert_allclose(Encoder.load(folder).encode(TEXTS), expected, atol=2e-5)
+    going_on = load(prompts=PREFIXES)
+    going_on.load_adapter(folder, trainable=True)
+    assert going_on.pooling == "weighted" and going_on.piece_weights.scaled_log.requires_grad
+    assert not Encoder.load(folder).piece_weights.scaled_log.requires_grad
+
+
+def test_piece_weights_that_do_not_fit_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"only a mean can be weighted"):
+        load(pooling="cls").weigh_pieces([[1]])
+    with pytest.raises(InputError, match=r"(?s)cannot be counted.*at least one text"):
+        load().weigh_pieces([])
+    with pytest.raises(InputError, match=r"(?s)no weights for its pieces.*weigh_pieces"):
+        load(pooling="weighted")
+    folder = weighted().save(tmp_path / "model")
+    path = folder / "1_WordWeights" / "config.json"
+    config = json.loads(path.read_text())
+    for change, message in (
+        ({"vocab": config["vocab"][:-1]}, "another tokenizer.*12,287 pieces.*12,288"),
+        ({"word_weights": config["word_weights"] | {config["vocab"][7]: -1.0}}, "below zero.*-1.0"),
+    ):
+        path.write_text(json.dumps(config | change))
+        write_checksums(folder)
+        with pytest.raises(InputError, match=f"(?s){message}"):
+            Encoder.load(folder)
+    path.write_text(json.dumps(config))
+    write_checksums(folder)
+    assert Encoder.load(folder, pooling="mean").piece_weights is None
+    pooling = folder / "1_Pooling" / "config.json"
+    pooling.write_text(pooling.read_text().replace("true", "no").replace("false", "true").replace("no", "false"))
+    write_checksums(folder)
+    with pytest.raises(InputError, match=r"(?s)no mean is taken.*pooling cls"):
+        Encoder.load(folder)
 
 
 def test_padding_would_change_a_mean_over_all_places():
@@ -102,17 +166,18 @@ def test_a_prefix_is_put_before_the_text_and_a_default_one_unasked():
         {"pooling": "mean"},
         {"pooling": "cls", "max_length": 12},
         {"pooling": "mean", "prompts": PREFIXES, "prompt": "document"},
+        {"prompts": PREFIXES, "prompt": "query", "weighted": True},
     ],
-    ids=["mean", "cls, cut short", "prefix"],
+    ids=["mean", "cls, cut short", "prefix", "weighted"],
 )
 def test_a_saved_encoder_is_the_same_here_and_in_sentence_transformers(options, tmp_path):
     from sentence_transformers import SentenceTransformer
 
-    encoder = load(**options)
+    encoder = (weighted if options.pop("weighted", False) else load)(**options)
     encoder.add_lora(r=4, alpha=8)
     with torch.no_grad():
         for name, weight in encoder.named_parameters():
-            if ".lora_B." in name:  # an adapter that does something
+            if ".lora_B." in name or "piece_weights" in name:  # an adapter that does something, other weights
                 weight.normal_(0, 0.1, generator=torch.Generator().manual_seed(len(name)))
     expected = encoder.encode(TEXTS)
     assert np.abs(expected - load(**options).encode(TEXTS)).max() > 1e-3

@@ -59,7 +59,13 @@ def test_an_adapter_that_does_not_move_is_named():
         watch.check(encoder.model, 0.1)
 
 
-def test_a_killed_run_ends_at_the_weights_of_one_that_was_not(settings, tmp_path, monkeypatch):
+def learned(encoder):
+    return {n: p.detach().clone() for n, p in encoder.named_parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize("piece_weights", [False, True])
+def test_a_killed_run_ends_at_the_weights_of_one_that_was_not(piece_weights, settings, tmp_path, monkeypatch):
+    settings = settings.changed(piece_weights=piece_weights)
     whole = encoder_of(settings)
     train(whole, [views(SENTENCES)], views(SENTENCES[:4]), STS, settings.changed(output_dir=tmp_path / "whole"))
     killed, calls = encoder_of(settings), []
@@ -77,8 +83,9 @@ def test_a_killed_run_ends_at_the_weights_of_one_that_was_not(settings, tmp_path
     monkeypatch.undo()
     resumed = encoder_of(settings)
     train(resumed, [views(SENTENCES)], views(SENTENCES[:4]), STS, own)
-    before, after = lora_b(whole), lora_b(resumed)
-    assert any(value.abs().sum() > 0 for value in after.values())
+    before, after = learned(whole), learned(resumed)
+    assert any(value.abs().sum() > 0 for value in lora_b(resumed).values())
+    assert ("piece_weights.scaled_log" in after) is piece_weights and before.keys() == after.keys()
     for name, value in before.items():
         torch.testing.assert_close(after[name], value, rtol=0, atol=0)
 

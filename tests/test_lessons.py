@@ -64,7 +64,7 @@ def check_infonce(metrics):
     assert metrics["bug_cosine"] < 0.99 and abs(metrics["bug_loss"] - metrics["right_loss"]) > 0.01
     assert metrics["positive_share"] > 0 and metrics["random_hardness"] < metrics["mined_hardness"]
     assert 0 <= metrics["masked_share"] < 0.2 and 0 <= metrics["likely_false_share"] < 1
-    for name in ("base", "bm25", "trained", "fused", "batch_small", "accumulated", "cached", "no_prefix"):
+    for name in ("base", "weighted", "bm25", "trained", "fused", "batch_small", "accumulated", "cached", "no_prefix"):
         assert 0.05 < metrics[f"ndcg_{name}"] < 1
 
 

@@ -33,6 +33,7 @@ class InfoNCESettings(LessonSettings):
     query_prompt: str = Field("query: ", description="put before every query, saved with the model")
     document_prompt: str = Field("passage: ", description="put before every document, saved with the model")
     max_length: int = Field(64, ge=8, description="pieces kept of a text, prompt included")
+    piece_weights: bool = Field(False, description="pool by a weighted mean: rare pieces count more, and it is learned")
     batch_size: int = Field(256, ge=2, description="rows that one loss sees")
     accumulation: int = Field(1, ge=1, description="batches whose gradients are added before a step")
     grad_cache: bool = Field(True, description="encode in chunks; false: the whole batch in one graph")

@@ -57,6 +57,8 @@ class ContrastiveTrainer(Trainer):
         kept = [texts[: settings.hard_negatives] for texts in rows.negatives]
         self.rows = ContrastiveRows(rows.queries, rows.documents, kept, rows.relevant)
         self.tokens = _tokens(encoder, self.rows)
+        if settings.piece_weights:
+            encoder.weigh_pieces(self.tokens.values())
         super().__init__(model=encoder, args=args, train_dataset=range(len(rows)), data_collator=self.collate)
         if settings.use_lora:
             self.add_callback(_EveryAdapterMoves(encoder.model))

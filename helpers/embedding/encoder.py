@@ -6,7 +6,7 @@ import copy
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
@@ -25,7 +25,15 @@ from helpers.course.files import repository_path, short_path
 from helpers.course.quiet import quiet
 from helpers.embedding import adapters
 from helpers.embedding.losses import at_least_float32
-from helpers.embedding.sentence_folder import Pooling, SentenceFolder, read_sentence_folder, write_sentence_folder
+from helpers.embedding.piece_weights import PieceWeights
+from helpers.embedding.sentence_folder import (
+    Pooling,
+    SentenceFolder,
+    read_sentence_folder,
+    read_word_weights,
+    write_sentence_folder,
+    write_word_weights,
+)
 
 TOKEN_BUDGET = {"cpu": 2_048, "cuda": 32_768}  # tokens a forward pass, padding included; small ones stay in the cache
 LONGEST_DEFAULT = 128
@@ -35,7 +43,7 @@ class Encoder(nn.Module):
     """Texts in, vectors out.
 
     model       a transformers encoder whose first output is (B, L, H); after `add_lora`, a PeftModel around it
-    pooling     "mean" over the real tokens, or "cls": the first token
+    pooling     "mean" over the real tokens, "weighted" mean by `piece_weights`, or "cls": the first token
     max_length  tokens kept of a text, special tokens and prompt included
     prompts     texts put before a sentence by name, such as {"query": "query: "}; saved with the model
     prompt      the name of the prompt that is used when none is asked for
@@ -58,6 +66,7 @@ class Encoder(nn.Module):
         self.pooling, self.max_length = pooling, max_length
         self.prompts, self.prompt = dict(prompts or {}), prompt
         self.base_fingerprint = ""
+        self.piece_weights: PieceWeights | None = None
         longest = _longest(model, tokenizer)
         if max_length > longest:
             raise InputError(
@@ -102,7 +111,7 @@ class Encoder(nn.Module):
                 hint=f"transformers says: {str(error).splitlines()[0]}",
             ) from error
         told = read_sentence_folder(name)
-        return cls(
+        encoder = cls(
             network,
             tokenizer,
             pooling=pooling or told.pooling or "mean",
@@ -111,6 +120,9 @@ class Encoder(nn.Module):
             prompt=prompt or told.default_prompt,
             base=short_path(name) if Path(name).is_dir() else name,
         )
+        if encoder.pooling == "weighted":
+            encoder._take_piece_weights(told.word_weights, name)
+        return encoder
 
     @classmethod
     def _load_with_adapter(
@@ -123,9 +135,10 @@ class Encoder(nn.Module):
         trainable: bool,
     ) -> Self:
         told = adapters.read_card(folder)
+        pooling = pooling or told.get("pooling")
         encoder = cls.load(
             adapters.base_of(folder),
-            pooling=pooling or told.get("pooling"),
+            pooling=None if pooling == "weighted" else pooling,  # its weights lie beside the adapter
             max_length=max_length or told.get("max_length"),
             prompts=prompts or told.get("prompts"),
             prompt=prompt or told.get("prompt"),
@@ -150,6 +163,28 @@ class Encoder(nn.Module):
         """Put a saved adapter on this base; raises InputError when it was trained on another one."""
         self.base_fingerprint = adapters.fingerprint(self.model)
         self.model = adapters.load_adapter(self.model, folder, trainable=trainable)
+        if weights := read_word_weights(str(folder)):
+            self._take_piece_weights(weights, str(folder))
+            self.piece_weights.requires_grad_(trainable)
+
+    def weigh_pieces(self, tokens: Iterable[Sequence[int]]) -> None:
+        """Pool by a weighted mean from now on: pieces that are frequent in these token lists count less.
+
+        The weights are trained with the rest; a model that has weights already keeps them. Raises InputError without
+        tokens, and where pooling is "cls".
+        """
+        if self.pooling == "cls":
+            raise InputError("only a mean can be weighted", place="pooling", given="cls", allowed="mean")
+        if self.piece_weights is None:
+            weights = PieceWeights.smooth_inverse_frequency(tokens, len(self.tokenizer))
+            self.piece_weights, self.pooling = weights.to(self.device), "weighted"
+
+    def _take_piece_weights(self, weights: dict | None, name: str) -> None:
+        if weights is None:
+            hint = "load it with its own pooling, then call weigh_pieces(tokens)"
+            raise InputError("this model has no weights for its pieces", file=name, given="pooling weighted", hint=hint)
+        read = PieceWeights.of_word_weights(weights, len(self.tokenizer), name)
+        self.piece_weights, self.pooling = read.to(self.device), "weighted"
 
     def tokenize(self, texts: Sequence[str], prompt: str | None = None) -> list[list[int]]:
         """Token ids of each text, cut to `max_length`, not padded. `prompt` is the name of one of `prompts`."""
@@ -168,8 +203,11 @@ class Encoder(nn.Module):
         hidden = at_least_float32(self.model(input_ids=input_ids, attention_mask=attention_mask)[0])  # (B, L, H)
         if self.pooling == "cls":
             return hidden[:, 0]
-        weights = attention_mask[:, :, None].to(hidden.dtype)
-        return (hidden * weights).sum(1) / weights.sum(1).clamp(min=1)
+        weights = attention_mask.to(hidden.dtype)
+        if self.piece_weights is not None:
+            weights = weights * self.piece_weights(input_ids)
+        total = weights.sum(1, keepdim=True)
+        return (hidden * weights[:, :, None]).sum(1) / torch.where(total > 0, total, 1)
 
     def embed(self, tokens: Sequence[Sequence[int]], token_budget: int | None = None) -> Tensor:
         """Vectors (N, H) of token lists in the order given, with gradients where they are switched on.
@@ -207,10 +245,15 @@ class Encoder(nn.Module):
         with _replaced_folder(Path(folder)) as new:
             self._merged().save_pretrained(new)
             self.tokenizer.save_pretrained(new)
-            told = SentenceFolder(self.pooling, self.max_length, self.prompts, self.prompt)
+            told = SentenceFolder(self.pooling, self.max_length, self.prompts, self.prompt, self._word_weights())
             write_sentence_folder(new, told, self.dimension)
             write_checksums(new)
         return Path(folder)
+
+    def _word_weights(self) -> dict | None:
+        if self.piece_weights is None:
+            return None
+        return self.piece_weights.word_weights(self.tokenizer.convert_ids_to_tokens(list(range(len(self.tokenizer)))))
 
     def save_adapter(self, folder: str | Path) -> Path:
         """Write the LoRA adapter alone, with a card that names its base; whole or not at all."""
@@ -219,6 +262,8 @@ class Encoder(nn.Module):
         facts = {"pooling": self.pooling, "max_length": self.max_length, "prompts": self.prompts, "prompt": self.prompt}
         with _replaced_folder(Path(folder)) as new:
             adapters.save_adapter(self.model, new, base=self.base, base_fingerprint=self.base_fingerprint, **facts)
+            if weights := self._word_weights():
+                write_word_weights(new, weights)
             write_checksums(new)
         return Path(folder)
 

@@ -11,19 +11,24 @@ from transformers.utils import cached_file
 
 from helpers.course.errors import InputError
 
-Pooling = Literal["mean", "cls"]
+Pooling = Literal["mean", "cls", "weighted"]
+WEIGHTS_FOLDER = "1_WordWeights"
 MODES = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}
-MODULES = ("Transformer", "Pooling", "Normalize")
+MODULES = ("Transformer", "WordWeights", "Pooling", "Normalize")
 
 
 @dataclass(frozen=True)
 class SentenceFolder:
-    """What a sentence-transformers folder says beside its weights; `None` where it says nothing."""
+    """What a sentence-transformers folder says beside its weights; `None` where it says nothing.
+
+    `word_weights` is the config.json of a module WordWeights: there with pooling "weighted", and only then.
+    """
 
     pooling: Pooling | None = None
     max_length: int | None = None
     prompts: dict[str, str] = field(default_factory=dict)
     default_prompt: str | None = None
+    word_weights: dict[str, object] | None = None
 
 
 def read_sentence_folder(model: str) -> SentenceFolder:
@@ -43,31 +48,53 @@ def read_sentence_folder(model: str) -> SentenceFolder:
             allowed=MODULES,
             hint="load it with sentence_transformers.SentenceTransformer",
         )
-    pooling_path = next(
-        (module["path"] for module, kind in zip(modules, kinds, strict=True) if kind == "Pooling"), None
-    )
+    paths = {kind: module["path"] for module, kind in zip(modules, kinds, strict=True)}
+    pooling = _read_pooling(model, f"{paths['Pooling']}/config.json") if "Pooling" in paths else None
+    weights = read_word_weights(model, paths["WordWeights"]) if "WordWeights" in paths else None
+    if weights and pooling != "mean":
+        raise InputError(
+            "pieces have weights, but no mean is taken of them",
+            file=f"{model}/modules.json",
+            given=f"WordWeights and pooling {pooling}",
+            allowed="WordWeights and pooling mean",
+        )
     told = _read_json(model, "config_sentence_transformers.json") or {}
     return SentenceFolder(
-        pooling=None if pooling_path is None else _read_pooling(model, f"{pooling_path}/config.json"),
+        pooling="weighted" if weights else pooling,
         max_length=(_read_json(model, "sentence_bert_config.json") or {}).get("max_seq_length"),
         prompts=told.get("prompts") or {},
         default_prompt=told.get("default_prompt_name"),
+        word_weights=weights,
     )
 
 
 def write_sentence_folder(folder: Path, told: SentenceFolder, dimension: int) -> None:
     """Write the same files beside weights, so that `SentenceTransformer(folder)` gives the same unit vectors."""
-    names = [("0", "", "Transformer"), ("1", "1_Pooling", "Pooling"), ("2", "2_Normalize", "Normalize")]
+    parts = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize")]
+    if told.word_weights:
+        parts.insert(1, (WEIGHTS_FOLDER, "WordWeights"))
+        write_word_weights(folder, told.word_weights)
     modules = [
-        {"idx": int(name), "name": name, "path": path, "type": f"sentence_transformers.models.{kind}"}
-        for name, path, kind in names
+        {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for number, (path, kind) in enumerate(parts)
     ]
     _write_json(folder / "modules.json", modules)
     _write_json(folder / "sentence_bert_config.json", {"max_seq_length": told.max_length, "do_lower_case": False})
-    pooling = {mode: name == told.pooling for mode, name in MODES.items()}
+    kind = "mean" if told.word_weights else told.pooling
+    pooling = {mode: name == kind for mode, name in MODES.items()}
     _write_json(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": dimension, **pooling})
     prompts = {"prompts": told.prompts, "default_prompt_name": told.default_prompt}
     _write_json(folder / "config_sentence_transformers.json", {**prompts, "similarity_fn_name": "cosine"})
+
+
+def read_word_weights(model: str, path: str = WEIGHTS_FOLDER) -> dict | None:
+    """The config.json of a module WordWeights in a model's or an adapter's folder; None where there is none."""
+    return _read_json(model, f"{path}/config.json")
+
+
+def write_word_weights(folder: Path, weights: dict[str, object]) -> None:
+    """Write that file."""
+    _write_json(folder / WEIGHTS_FOLDER / "config.json", weights)
 
 
 def _read_pooling(model: str, path: str) -> Pooling:

@@ -45,6 +45,7 @@ class SimCSESettings(LessonSettings):
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps over which the learning rate rises")
     weight_decay: float = Field(0.01, ge=0)
     max_length: int = Field(48, ge=8, description="pieces kept of a sentence")
+    piece_weights: bool = Field(False, description="pool by a weighted mean: rare pieces count more, and it is learned")
     use_lora: bool = True
     lora_r: int = Field(16, ge=1)
     lora_alpha: float = Field(32, gt=0)
@@ -151,6 +152,8 @@ def train(encoder: Encoder, sets: list[Pairs], validation: Pairs, sts: Pairs, se
     """
     if any(len(pairs) < 2 for pairs in sets) or len(validation) < 2:
         raise InputError("training needs at least two pairs in every set", given=f"{[len(pairs) for pairs in sets]}")
+    if settings.piece_weights:
+        encoder.weigh_pieces(encoder.tokenize([text for pairs in sets for text in pairs.first + pairs.second]))
     trained = {name: p for name, p in encoder.named_parameters() if p.requires_grad}
     optimizer = torch.optim.AdamW(trained.values(), lr=settings.lr, weight_decay=settings.weight_decay)
     per_epoch = sum(-(-(len(pairs) - 1) // settings.batch_size) for pairs in sets)

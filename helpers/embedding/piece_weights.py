@@ -1,0 +1,74 @@
+"""One weight a piece for a weighted mean: frequent pieces count less, and training moves the weights on.
+
+Start: smooth inverse frequency, a / (a + share), of Arora et al. (2017, "A Simple but Tough-to-Beat Baseline for Sentence
+Embeddings"). On disk: the module WordWeights of sentence-transformers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from helpers.course.errors import InputError
+from helpers.embedding.losses import at_least_float32
+
+LEAST = 1e-6  # of a weight, so that it has a logarithm
+
+
+class PieceWeights(nn.Module):
+    """Weights (V,), one for every id of a tokenizer, trained on a logarithmic scale: they stay above zero.
+
+    What is stored is log(weight) / SCALE. Adam moves a number by about its rate a step, whatever its size: at the rates that
+    suit the layers, a logarithm itself would hardly move within an epoch.
+    """
+
+    SCALE = 50.0
+
+    def __init__(self, weights: Tensor) -> None:
+        super().__init__()
+        self.scaled_log = nn.Parameter(weights.float().clamp(min=LEAST).log() / self.SCALE)
+
+    @classmethod
+    def smooth_inverse_frequency(cls, tokens: Iterable[Sequence[int]], size: int, a: float = 1e-3) -> Self:
+        """a / (a + share of the piece) from token lists; `size` is the number of ids. Raises InputError without tokens."""
+        counts = torch.zeros(size)
+        for ids in tokens:
+            counts += torch.bincount(torch.tensor(ids, dtype=torch.long), minlength=size)
+        if not counts.any():
+            raise InputError("pieces cannot be counted without a text", place="texts", allowed="at least one text")
+        return cls(a / (a + counts / counts.sum()))
+
+    @classmethod
+    def of_word_weights(cls, config: dict, size: int, file: str) -> Self:
+        """From the config.json of sentence-transformers' module WordWeights; `size` ids, `file` for messages."""
+        vocabulary, known = config["vocab"], config["word_weights"]
+        unknown = config.get("unknown_word_weight", 1)
+        if len(vocabulary) != size:
+            raise InputError(
+                "these piece weights belong to another tokenizer",
+                file=file,
+                given=f"{len(vocabulary):,} pieces",
+                allowed=f"{size:,}, as many as the tokenizer has",
+            )
+        weights = torch.tensor([known.get(piece, known.get(piece.lower(), unknown)) for piece in vocabulary])
+        if (weights < 0).any():
+            raise InputError(
+                "a piece's weight is below zero", file=file, given=float(weights.min()), allowed="0 or more"
+            )
+        return cls(weights)
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """(B, L) ids -> (B, L) weights, in float32 or more."""
+        return self.values()[input_ids]
+
+    def values(self) -> Tensor:
+        """The weights (V,) themselves."""
+        return torch.exp(self.SCALE * at_least_float32(self.scaled_log))
+
+    def word_weights(self, pieces: list[str]) -> dict[str, object]:
+        """The config.json of WordWeights; `pieces` in the order of their ids."""
+        weights = dict(zip(pieces, self.values().tolist(), strict=True))
+        return {"vocab": pieces, "word_weights": weights, "unknown_word_weight": 1.0}
