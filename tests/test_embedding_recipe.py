@@ -18,6 +18,7 @@ from helpers.embedding.runs import bm25_run, dense_run, documents_of, judged_que
 from helpers.embedding.sentence_recipe import (
     load_sentence_model,
     make_loss,
+    save_sentence_model,
     sentence_run,
     train_triplets,
     unit_vectors,
@@ -113,6 +114,24 @@ def test_vectors_are_those_of_the_encoder(tmp_path):
     ours = Encoder.load("sample_data/models/ko-mini-encoder", pooling="mean", max_length=64).encode(texts)
     np.testing.assert_allclose(unit_vectors(model, texts), ours, atol=1e-5)
     assert np.abs(unit_vectors(model, texts, "query") - ours).max() > 1e-3
+
+
+def test_trained_piece_weights_are_saved(tmp_path, triplets):
+    """The library's own save leaves the weights of before training in the file that its load reads."""
+    from sentence_transformers import SentenceTransformer
+
+    encoder = Encoder.load("sample_data/models/ko-mini-encoder", max_length=64)
+    encoder.weigh_pieces(encoder.tokenize(triplets.first + triplets.second))
+    own = settings(tmp_path, model=str(encoder.save(tmp_path / "weighted")), lr=0.05)
+    model = load_sentence_model(own)
+    np.testing.assert_allclose(unit_vectors(model, triplets.first), encoder.encode(triplets.first), atol=1e-5)
+    before = model[1].emb_layer.weight.detach().clone()
+    train_triplets(model, triplets, make_loss(model, own, "MultipleNegativesRankingLoss"), own)
+    trained = unit_vectors(model, triplets.first)
+    assert (model[1].emb_layer.weight - before).abs().max() > 0.01
+    save_sentence_model(model, tmp_path / "model")
+    again = SentenceTransformer(str(tmp_path / "model"), device=str(model.device))
+    np.testing.assert_allclose(unit_vectors(again, triplets.first), trained, atol=1e-5)
 
 
 def test_embedding_gemma_architecture_goes_the_same_way(tmp_path, triplets):

@@ -18,6 +18,7 @@ from sentence_transformers import (
 )
 from sentence_transformers.sentence_transformer import losses
 from sentence_transformers.sentence_transformer.losses import TripletDistanceMetric
+from sentence_transformers.sentence_transformer.modules import WordWeights
 from sentence_transformers.sentence_transformer.training_args import BatchSamplers
 from torch import nn
 from transformers import PrinterCallback
@@ -153,6 +154,19 @@ def word_vector_rate(model: SentenceTransformer, rate: float | None) -> dict[str
     """
     words = model[0].auto_model.get_input_embeddings().weight
     return {re.escape(name): rate for name, weight in model.named_parameters() if rate and weight is words}
+
+
+def save_sentence_model(model: SentenceTransformer, folder: str | Path) -> None:
+    """``model.save(folder)``, trained piece weights included.
+
+    Loading builds the library's WordWeights from its config.json, where training has changed nothing: the weights of before
+    training would come back, without a word.
+    """
+    for module in model:
+        if isinstance(module, WordWeights):
+            trained = module.emb_layer.weight.detach()[:, 0].tolist()
+            module.word_weights = dict(zip(module.vocab, trained, strict=True))
+    model.save(str(folder))
 
 
 def triplet_dataset(triplets: Pairs) -> Dataset:
