@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-import shutil
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Self
@@ -19,6 +16,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from helpers.course.atomic import replaced_folder
 from helpers.course.checksums import SUMS_FILE, verify_checksums, write_checksums
 from helpers.course.errors import InputError
 from helpers.course.files import repository_path, short_path
@@ -242,7 +240,7 @@ class Encoder(nn.Module):
 
     def save(self, folder: str | Path) -> Path:
         """Write a sentence-transformers folder, adapters merged into the weights, with checksums; whole or not at all."""
-        with _replaced_folder(Path(folder)) as new:
+        with replaced_folder(Path(folder)) as new:
             self._merged().save_pretrained(new)
             self.tokenizer.save_pretrained(new)
             told = SentenceFolder(self.pooling, self.max_length, self.prompts, self.prompt, self._word_weights())
@@ -260,7 +258,7 @@ class Encoder(nn.Module):
         if not isinstance(self.model, PeftModel):
             raise InputError("there is no LoRA adapter to save: all weights were trained", hint="call save() instead")
         facts = {"pooling": self.pooling, "max_length": self.max_length, "prompts": self.prompts, "prompt": self.prompt}
-        with _replaced_folder(Path(folder)) as new:
+        with replaced_folder(Path(folder)) as new:
             adapters.save_adapter(self.model, new, base=self.base, base_fingerprint=self.base_fingerprint, **facts)
             if weights := self._word_weights():
                 write_word_weights(new, weights)
@@ -319,23 +317,3 @@ def _longest(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> int:
     offset = config.pad_token_id + 1 if config.model_type in ("roberta", "xlm-roberta", "camembert") else 0
     positions = getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length
     return int(min(positions - offset, tokenizer.model_max_length))
-
-
-@contextmanager
-def _replaced_folder(folder: Path) -> Iterator[Path]:
-    """A temporary folder beside `folder` that takes its place when the block ends well."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    new = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
-        new.chmod(0o755)
-        yield new
-        if folder.exists():
-            old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-            os.replace(folder, old)
-            os.replace(new, folder)
-            shutil.rmtree(old)
-        else:
-            os.replace(new, folder)
-    except BaseException:
-        shutil.rmtree(new, ignore_errors=True)
-        raise

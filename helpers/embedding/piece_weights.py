@@ -7,6 +7,7 @@ Embeddings"). On disk: the module WordWeights of sentence-transformers.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Self
 
 import torch
@@ -34,11 +35,9 @@ class PieceWeights(nn.Module):
     @classmethod
     def smooth_inverse_frequency(cls, tokens: Iterable[Sequence[int]], size: int, a: float = 1e-3) -> Self:
         """a / (a + share of the piece) from token lists; `size` is the number of ids. Raises InputError without tokens."""
-        counts = torch.zeros(size)
-        for ids in tokens:
-            counts += torch.bincount(torch.tensor(ids, dtype=torch.long), minlength=size)
+        counts = torch.bincount(torch.tensor([*chain.from_iterable(tokens)], dtype=torch.long), minlength=size)
         if not counts.any():
-            raise InputError("pieces cannot be counted without a text", place="texts", allowed="at least one text")
+            raise InputError("pieces cannot be counted without a text", place="tokens", allowed="at least one text")
         return cls(a / (a + counts / counts.sum()))
 
     @classmethod
