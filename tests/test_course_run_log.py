@@ -7,9 +7,9 @@ import pytest
 from helpers.course.run_log import read_curves, run_log
 
 
-def losses(logger, folder):
-    with run_log(logger, folder, "a run", {"lr": 0.001, "output_dir": folder}) as log:
-        for step in (1, 2):
+def losses(logger, folder, steps=(1, 2), **how):
+    with run_log(logger, folder, "a run", {"lr": 0.001, "output_dir": folder}, **how) as log:
+        for step in steps:
             log.log({"loss": 1 / step, "spearman": 0.5}, step)
 
 
@@ -21,6 +21,18 @@ def test_none_writes_nothing(tmp_path):
 def test_tensorboard_gives_the_curves_back(tmp_path):
     losses("tensorboard", tmp_path)
     assert read_curves(tmp_path) == {"loss": [(1, 1.0), (2, 0.5)], "spearman": [(1, 0.5), (2, 0.5)]}
+
+
+def test_a_new_run_in_the_same_folder_is_one_curve(tmp_path):
+    losses("tensorboard", tmp_path, (1, 2, 3))
+    losses("tensorboard", tmp_path)
+    assert read_curves(tmp_path)["loss"] == [(1, 1.0), (2, 0.5)]
+
+
+def test_a_run_that_goes_on_continues_the_curve(tmp_path):
+    losses("tensorboard", tmp_path, (1, 2, 8))  # stopped after step 8, with a checkpoint of step 2
+    losses("tensorboard", tmp_path, (4, 8), anew=False)
+    assert read_curves(tmp_path)["loss"] == [(1, 1.0), (2, 0.5), (4, 0.25), (8, 0.125)]
 
 
 def when_there(read, expected):

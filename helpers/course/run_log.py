@@ -10,6 +10,7 @@ from helpers.course.paths import short_path
 
 Logger = Literal["none", "tensorboard", "wandb"]
 PROJECT = "korean-fine-tuning"
+EVENTS = "events.out.tfevents.*"
 
 
 class RunLog(Protocol):
@@ -25,9 +26,12 @@ class _Nowhere:
 
 
 class _TensorBoard:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, anew: bool) -> None:
         from torch.utils.tensorboard import SummaryWriter  # half a second, and only who asks for it pays
 
+        if anew:  # or TensorBoard would draw every run that wrote here as one curve
+            for events in folder.glob(EVENTS):
+                events.unlink()
         self.writer = SummaryWriter(folder)
 
     def log(self, values: Mapping[str, float], step: int) -> None:
@@ -58,14 +62,17 @@ class _Wandb:
 
 
 @contextmanager
-def run_log(logger: Logger, folder: Path, name: str, settings: Mapping[str, Any]) -> Iterator[RunLog]:
+def run_log(
+    logger: Logger, folder: Path, name: str, settings: Mapping[str, Any], *, anew: bool = True
+) -> Iterator[RunLog]:
     """A log for one run, closed when the block ends, also by an error.
 
-    ``folder`` takes ``tensorboard/`` or ``wandb/``. ``settings`` are shown beside a W&B run; paths in them are made
+    ``folder`` takes ``tensorboard/`` or ``wandb/``. TensorBoard's files of an earlier run go, unless the run goes on from
+    it (``anew`` False); W&B keeps its runs apart itself. ``settings`` are shown beside a W&B run; paths in them are made
     short. W&B runs offline unless ``WANDB_MODE=online`` is set; ``wandb sync <folder>/wandb/offline-run-*`` uploads later.
     """
     if logger == "tensorboard":
-        board = _TensorBoard(folder / "tensorboard")
+        board = _TensorBoard(folder / "tensorboard", anew)
         try:
             yield board
         finally:
@@ -82,12 +89,15 @@ def run_log(logger: Logger, folder: Path, name: str, settings: Mapping[str, Any]
 
 
 def read_curves(folder: str | Path) -> dict[str, list[tuple[int, float]]]:
-    """The curves in TensorBoard's files below ``folder``: ``{name: [(step, value), ...]}``; empty without any."""
+    """The curves in TensorBoard's files below ``folder``: ``{name: [(step, value), ...]}``; empty without any.
+
+    A step that a stopped run had logged and its continuation logged again has the later value.
+    """
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    curves: dict[str, list[tuple[int, float]]] = {}
-    for events in sorted(Path(folder).rglob("events.out.tfevents.*")):
+    curves: dict[str, dict[int, float]] = {}
+    for events in sorted(Path(folder).rglob(EVENTS), key=lambda path: path.stat().st_mtime_ns):
         found = EventAccumulator(str(events)).Reload()
         for name in found.Tags()["scalars"]:
-            curves.setdefault(name, []).extend((event.step, event.value) for event in found.Scalars(name))
-    return curves
+            curves.setdefault(name, {}).update((event.step, event.value) for event in found.Scalars(name))
+    return {name: sorted(curve.items()) for name, curve in curves.items()}

@@ -158,7 +158,8 @@ def train(encoder: Encoder, sets: list[Pairs], validation: Pairs, sts: Pairs, se
     optimizer = torch.optim.AdamW(trained.values(), lr=settings.lr, weight_decay=settings.weight_decay)
     per_epoch = sum(-(-(len(pairs) - 1) // settings.batch_size) for pairs in sets)
     steps = min(settings.epochs * per_epoch, settings.max_steps or 10**9)
-    checkpoint, history, done = settings.output_dir / "checkpoint.pt", History(), 0
+    folder = settings.output_dir
+    checkpoint, history, done = folder / "checkpoint.pt", History(), 0
     best = {name: p.detach().clone() for name, p in trained.items()}  # a copy: parameters go on changing in place
     if settings.test_set_shuffle:
         order = torch.randperm(len(validation), generator=torch.Generator().manual_seed(settings.seed))
@@ -169,7 +170,7 @@ def train(encoder: Encoder, sets: list[Pairs], validation: Pairs, sts: Pairs, se
         optimizer.load_state_dict(state["optimizer"])
         history, done, best = History(**json.loads(state["history"])), state["step"], state["best"]
         print(f"a run that was stopped goes on after step {done} of {steps}")
-    with run_log(settings.logger, settings.output_dir, settings.output_dir.name, dict(settings)) as log:
+    with run_log(settings.logger, folder, folder.name, dict(settings), anew=done == 0) as log:
         for step, batch in _numbered(sets, settings, steps):
             if step <= done:
                 continue
