@@ -4,24 +4,30 @@
     python benchmarks/retrieval.py petitions --also wikinews        a set without a train split is tested with that model
 
 Trains on the train split of the first set, tests on its test split (a set without splits is used whole). A tenth of the
-train queries is held back, with every train query that shares a document with them: on those the fusion's k and the model's
-weight in it (BM25 counts 1) are chosen, and with --dev they are tested instead of the test split, which then is not looked
-at: that is where settings are chosen (a fusion is then scored on the queries that chose it). Prints NDCG@1 and @10 and
-writes them to OUTPUT_DIR/<set>.json.
+train queries is held back, with every train query that shares a document with them (with --statutes a fifth of the
+statutes is): on those the fusion's k and the model's weight in it (BM25 counts 1) are chosen, and with --dev they are
+tested instead of the test split, which then is not looked at: that is where settings are chosen (a fusion is then scored
+on the queries that chose it). Prints NDCG@1 and @10 and writes them to OUTPUT_DIR/<set>.json.
+
+--statutes, for law_articles: trains also on the articles of 1,600 other statutes in the shared corpus, with eight articles of
+a statute side by side in a batch (``--group_size``).
 """
 
 import argparse
 import json
 import random
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import torch
+from statutes import statute_of, statute_pairs
 
 from helpers.course.machine import set_seed
 from helpers.course.paths import course_data_dir
 from helpers.data.e5_rows import e5_from_beir
+from helpers.data.pairs import Pairs
 from helpers.data.retrieval import RetrievalSet, read_beir
 from helpers.embedding.contrastive import ContrastiveRows
 from helpers.embedding.contrastive_settings import InfoNCESettings
@@ -32,7 +38,7 @@ from helpers.embedding.retrieval_metrics import Run, retrieval_metrics
 from helpers.embedding.runs import bm25_run, dense_run, documents_of, judged_queries
 
 KNOBS = {"max_length": int, "batch_size": int, "hard_negatives": int, "epochs": int, "max_steps": int, "lr": float}
-KNOBS |= {"embedding_lr": float, "loss_temperature": float, "seed": int, "model": str}
+KNOBS |= {"group_size": int, "embedding_lr": float, "loss_temperature": float, "seed": int, "model": str}
 FUSIONS = [(k, weight) for k in (60, 10, 2) for weight in (1.0, 0.5, 0.3, 0.2, 0.1, 0.05)]
 
 
@@ -41,18 +47,27 @@ def only(data: RetrievalSet, queries: list[str]) -> RetrievalSet:
     return RetrievalSet(data.corpus, {q: data.queries[q] for q in queries}, {q: data.qrels[q] for q in queries})
 
 
-def held_back(train: RetrievalSet, seed: int) -> tuple[RetrievalSet, RetrievalSet]:
-    """A tenth of the queries, and those of the others that share no document with them: (to train on, to choose by)."""
-    judged = [query for query in train.queries if query in train.qrels]
-    dev = sorted(random.Random(seed).sample(judged, min(300, len(judged) // 10)))
+def held_back(train: RetrievalSet, seed: int, by_statute: bool = False) -> tuple[RetrievalSet, RetrievalSet]:
+    """A tenth of the queries, and those of the others that share no document with them: (to train on, to choose by).
+
+    ``by_statute``: instead all queries of a fifth of the statutes, for no statute of the test split is trained on either.
+    """
+    judged, draw = [query for query in train.queries if query in train.qrels], random.Random(seed)
+    if by_statute:
+        statutes = {query: statute_of(train.corpus[next(iter(train.qrels[query]))].full()) for query in judged}
+        names = sorted(set(statutes.values()))
+        chosen = set(draw.sample(names, len(names) // 5))
+        dev = [query for query in judged if statutes[query] in chosen]
+    else:
+        dev = sorted(draw.sample(judged, min(300, len(judged) // 10)))
     theirs = {document for query in dev for document in train.qrels[query]}
     rest = [query for query in judged if query not in set(dev) and theirs.isdisjoint(train.qrels[query])]
     return only(train, rest), only(train, dev)
 
 
-def training_rows(train: RetrievalSet, most: int | None, seed: int) -> ContrastiveRows:
-    """Judged pairs with a hard negative by BM25, `most` of them drawn by seed."""
-    rows = ContrastiveRows.of_pairs(e5_from_beir(train))
+def training_rows(train: RetrievalSet, more: Sequence[Pairs], most: int | None, seed: int) -> ContrastiveRows:
+    """Judged pairs with a hard negative by BM25, and more pairs; `most` of them drawn by seed."""
+    rows = ContrastiveRows.of_pairs(e5_from_beir(train), *more)
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
     return rows.take(order[:most].tolist())
 
@@ -99,6 +114,7 @@ def main() -> None:
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/benchmarks/retrieval"))
     parser.add_argument("--max_rows", type=int)
     parser.add_argument("--dev", action="store_true", help="test on held-back train queries")
+    parser.add_argument("--statutes", action="store_true", help="for law_articles; see above")
     parser.add_argument("--piece_weights", action=argparse.BooleanOptionalAction, help="a weighted mean, learned")
     for knob, kind in KNOBS.items():
         parser.add_argument(f"--{knob}", type=kind)
@@ -106,13 +122,19 @@ def main() -> None:
     knobs = {knob: getattr(options, knob) for knob in (*KNOBS, "piece_weights")}
     settings = InfoNCESettings.load(output_dir=options.output_dir, **knobs)
     whole = read_beir(course_data_dir("retrieval", options.train))
-    train, held = held_back(whole.of_split("train"), settings.seed)
+    train, held = held_back(whole.of_split("train"), settings.seed, options.statutes)
     dev = Test(options.train, held)
     tests = [dev if options.dev else Test(options.train, whole.of_split("test"))]
     for name in options.also:
         data = read_beir(course_data_dir("retrieval", name))
         tests.append(Test(name, data.of_split("test") if data.splits else data))
-    rows = training_rows(train, options.max_rows, settings.seed)
+    more, groups = [], None
+    if options.statutes:
+        known = {statute_of(document.full()) for document in whole.corpus.values()}
+        more = [statute_pairs(course_data_dir("corpus/corpus_ko.txt.gz"), known)]
+    rows = training_rows(train, more, options.max_rows, settings.seed)
+    if options.statutes:
+        groups = [statute_of(document) for document in rows.documents]
     set_seed(settings.seed)
     encoder = settings.encoder()
     fusion = dev.best_fusion(encoder)
@@ -120,7 +142,7 @@ def main() -> None:
         print(f"{test.name}: {len(test.queries)} queries, {len(test.documents)} documents; BM25 {test.scores['BM25']}")
         test.measure("base", encoder, fusion)
     start = time.perf_counter()
-    history = train_contrastive(encoder, rows, settings)
+    history = train_contrastive(encoder, rows, settings, groups)
     print(f"{len(rows)} rows, {history.steps} steps, {time.perf_counter() - start:.0f} s")
     fusion = dev.best_fusion(encoder)
     for test in tests:

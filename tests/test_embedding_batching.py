@@ -65,6 +65,35 @@ def test_epochs_differ_and_repeat():
     assert list(batches) == first and len(batches) == len(second)
 
 
+def test_rows_of_a_group_stand_together():
+    keys, groups = [(f"q{i}", f"d{i}") for i in range(90)], [i % 3 for i in range(90)]
+
+    def neighbours(**how):
+        drawn = DistinctBatches(keys, 20, seed=3, **how).draw(0)
+        assert sorted(row for batch in drawn for row in batch) == sorted(set(range(90)) - set(left_over(how)))
+        return sum(groups[a] == groups[b] for batch in drawn for a, b in pairwise(batch))
+
+    def left_over(how):
+        return DistinctBatches(keys, 20, seed=3, **how).left_over
+
+    apart, together = neighbours(), neighbours(groups=groups, group_size=5)
+    assert apart < 40 and together >= 4 * 16  # 4 batches of 4 runs of 5: four neighbours in each run
+    batches = DistinctBatches(keys, 20, seed=3, groups=groups, group_size=5)
+    assert batches.draw(0) == batches.draw(0) != batches.draw(1)
+
+
+def test_the_texts_of_a_group_are_still_kept_apart():
+    batches = DistinctBatches(rows(), 16, seed=3, groups=[i // 30 for i in range(90)], group_size=8)
+    for batch in batches.draw(0):
+        keys = [key for row in batch for key in rows()[row]]
+        assert len(keys) == len(set(keys))
+
+
+def test_a_group_for_every_row():
+    with pytest.raises(InputError, match="90 and 2"):
+        DistinctBatches(rows(), 16, groups=["a", "b"])
+
+
 @pytest.mark.parametrize(("size", "told"), [(1, "at least two rows"), (91, "fewer rows"), (46, "no batch")])
 def test_batch_sizes_that_cannot_be(size, told):
     with pytest.raises(InputError, match=told):

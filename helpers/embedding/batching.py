@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Hashable, Iterator, Sequence
 from itertools import pairwise
 
@@ -67,12 +68,23 @@ class DistinctBatches:
 
     keys        for each row the texts (or ids) that make it clash with another row, such as its query and its document
     batch_size  rows a batch, at least 2: with one row alone there is nothing to tell it from
+    groups      for each row what it is about (a statute, a category, a cluster); None: nothing is known
+    group_size  rows of one group that stand together: their documents are hard negatives of each other's queries
 
-    Rows are shuffled by `seed` and the epoch's number, then laid out greedily: a row that clashes with the open batch
-    waits for the next one. Every batch is full; the rows that are left at the end (`left_over`) sit out this epoch.
+    Rows (or runs of `group_size` rows of a group) are shuffled by `seed` and the epoch's number, then laid out greedily: a
+    row that clashes with the open batch waits for the next one. Every batch is full; the rows that are left at the end
+    (`left_over`) sit out this epoch.
     """
 
-    def __init__(self, keys: Sequence[Sequence[Hashable]], batch_size: int, seed: int = 13) -> None:
+    def __init__(
+        self,
+        keys: Sequence[Sequence[Hashable]],
+        batch_size: int,
+        seed: int = 13,
+        *,
+        groups: Sequence[Hashable] | None = None,
+        group_size: int = 1,
+    ) -> None:
         if batch_size < 2:
             raise InputError(
                 "a batch needs at least two rows: the others are a row's negatives",
@@ -87,7 +99,10 @@ class DistinctBatches:
                 given=f"{batch_size}, with {len(keys)} rows",
                 allowed=f"at most {len(keys)}",
             )
+        if groups is not None and len(groups) != len(keys):
+            raise InputError("rows and groups differ in number", given=f"{len(keys)} and {len(groups)}")
         self.batch_size, self.seed, self.epoch = batch_size, seed, 0
+        self._groups, self._group_size = groups, group_size
         self.drop_last = True  # what accelerate asks of a batch sampler when it deals batches out to processes
         self.left_over: list[int] = []
         self._keys = [tuple(dict.fromkeys(row)) for row in keys]
@@ -102,7 +117,7 @@ class DistinctBatches:
     def draw(self, epoch: int) -> list[list[int]]:
         """The batches of one epoch; the same epoch gives the same batches."""
         generator = torch.Generator().manual_seed(self.seed * 100_003 + epoch)
-        waiting = torch.randperm(len(self._keys), generator=generator).tolist()
+        waiting = self._order(generator)
         batches: list[list[int]] = []
         while len(waiting) >= self.batch_size:
             batch, seen, later = [], set(), []
@@ -122,6 +137,19 @@ class DistinctBatches:
             batches.append(batch)
         self.left_over = sorted(waiting)
         return batches
+
+    def _order(self, generator: torch.Generator) -> list[int]:
+        """All rows in random order; with groups, runs of one group's rows in random order."""
+        order = torch.randperm(len(self._keys), generator=generator).tolist()
+        if self._groups is None or self._group_size == 1:
+            return order
+        members: dict[Hashable, list[int]] = defaultdict(list)
+        for row in order:
+            members[self._groups[row]].append(row)
+        runs = [
+            rows[i : i + self._group_size] for rows in members.values() for i in range(0, len(rows), self._group_size)
+        ]
+        return [row for run in torch.randperm(len(runs), generator=generator).tolist() for row in runs[run]]
 
     def set_epoch(self, epoch: int) -> None:
         """Which epoch the next iteration draws (the Trainer calls this, so that a resumed run sees the same batches)."""

@@ -35,6 +35,7 @@ class InfoNCESettings(LessonSettings):
     max_length: int = Field(64, ge=8, description="pieces kept of a text, prompt included")
     piece_weights: bool = Field(False, description="pool by a weighted mean: rare pieces count more, and it is learned")
     batch_size: int = Field(256, ge=2, description="rows that one loss sees")
+    group_size: int = Field(8, ge=1, description="rows of one group side by side in a batch, where groups are given")
     accumulation: int = Field(1, ge=1, description="batches whose gradients are added before a step")
     grad_cache: bool = Field(True, description="encode in chunks; false: the whole batch in one graph")
     chunk_tokens: int = Field(2048, ge=8, description="tokens of a chunk, padding included: the memory of a step")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 
@@ -47,13 +47,18 @@ class ContrastiveTrainer(Trainer):
     """Hugging Face's Trainer with a batch sampler that keeps equal texts apart, and InfoNCE over whole batches.
 
     Mixed precision, accumulation, checkpoints, several processes and logging are the Trainer's own. Every row of a batch
-    has its first `hard_negatives` hard negatives with it.
+    has its first `hard_negatives` hard negatives with it. `groups` says what each row is about: see `DistinctBatches`.
     """
 
     def __init__(
-        self, encoder: Encoder, rows: ContrastiveRows, settings: InfoNCESettings, args: TrainingArguments
+        self,
+        encoder: Encoder,
+        rows: ContrastiveRows,
+        settings: InfoNCESettings,
+        args: TrainingArguments,
+        groups: Sequence[Hashable] | None = None,
     ) -> None:
-        self.settings, self.history = settings, ContrastiveHistory()
+        self.settings, self.history, self.groups = settings, ContrastiveHistory(), groups
         kept = [texts[: settings.hard_negatives] for texts in rows.negatives]
         self.rows = ContrastiveRows(rows.queries, rows.documents, kept, rows.relevant)
         self.tokens = _tokens(encoder, self.rows)
@@ -69,7 +74,10 @@ class ContrastiveTrainer(Trainer):
 
     def get_train_dataloader(self) -> DataLoader:
         """Batches in which no query and no document stands twice."""
-        batches = DistinctBatches(self.rows.keys(), self.settings.batch_size, self.settings.seed)
+        own = self.settings
+        batches = DistinctBatches(
+            self.rows.keys(), own.batch_size, own.seed, groups=self.groups, group_size=own.group_size
+        )
         self.history.left_over = len(batches.left_over)
         loader = DataLoader(self.train_dataset, batch_sampler=batches, collate_fn=self.collate)
         return self.accelerator.prepare(loader)
@@ -100,8 +108,13 @@ class ContrastiveTrainer(Trainer):
         return (value, None) if return_outputs else value
 
 
-def train_contrastive(encoder: Encoder, rows: ContrastiveRows, settings: InfoNCESettings) -> ContrastiveHistory:
-    """Train the encoder in place by `settings`; returns losses, masked shares, steps and seconds."""
+def train_contrastive(
+    encoder: Encoder, rows: ContrastiveRows, settings: InfoNCESettings, groups: Sequence[Hashable] | None = None
+) -> ContrastiveHistory:
+    """Train the encoder in place by `settings`; returns losses, masked shares, steps and seconds.
+
+    groups  for each row what it is about: `group_size` rows of a group then stand together in a batch
+    """
     arguments = TrainingArguments(
         output_dir=str(settings.output_dir / "trainer"),
         num_train_epochs=settings.epochs,
@@ -118,7 +131,7 @@ def train_contrastive(encoder: Encoder, rows: ContrastiveRows, settings: InfoNCE
         bf16=settings.precision() == "bf16",
         fp16=settings.precision() == "fp16",
     )
-    trainer = ContrastiveTrainer(encoder, rows, settings, arguments)
+    trainer = ContrastiveTrainer(encoder, rows, settings, arguments, groups)
     trainer.remove_callback(PrinterCallback)
     start = time.perf_counter()
     trainer.train()
