@@ -22,6 +22,7 @@ from helpers.embedding.sentence_recipe import (
     sentence_run,
     train_triplets,
     unit_vectors,
+    weigh_pieces,
 )
 from helpers.embedding.title_examples import answered_first, mean_margin, read_examples
 from helpers.embedding.triplet_settings import TripletSettings
@@ -114,6 +115,18 @@ def test_vectors_are_those_of_the_encoder(tmp_path):
     ours = Encoder.load("sample_data/models/ko-mini-encoder", pooling="mean", max_length=64).encode(texts)
     np.testing.assert_allclose(unit_vectors(model, texts), ours, atol=1e-5)
     assert np.abs(unit_vectors(model, texts, "query") - ours).max() > 1e-3
+
+
+def test_counted_piece_weights_are_those_of_the_encoder(tmp_path, triplets):
+    own = settings(tmp_path)
+    plain = load_sentence_model(own)
+    model = weigh_pieces(plain, triplets.first, triplets.second)
+    encoder = Encoder.load(own.model, pooling="mean", max_length=64, prompts=model.prompts)
+    encoder.weigh_pieces(encoder.tokenize(triplets.first, "query") + encoder.tokenize(triplets.second, "document"))
+    ours, theirs = encoder.encode(triplets.first, prompt="query"), unit_vectors(model, triplets.first, "query")
+    np.testing.assert_allclose(theirs, ours, atol=1e-5)
+    assert np.abs(theirs - unit_vectors(plain, triplets.first, "query")).max() > 1e-2
+    assert weigh_pieces(model, triplets.first, triplets.second) is model
 
 
 def test_trained_piece_weights_are_saved(tmp_path, triplets):

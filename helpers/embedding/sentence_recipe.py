@@ -29,6 +29,7 @@ from helpers.course.machine import set_seed, torch_device
 from helpers.data.pairs import Pairs
 from helpers.data.retrieval import RetrievalSet
 from helpers.embedding.encoder import resolve_model
+from helpers.embedding.piece_weights import PieceWeights
 from helpers.embedding.runs import TOP, dense_run, documents_of, judged_queries
 from helpers.embedding.triplet_settings import LossName, TripletSettings
 
@@ -75,6 +76,22 @@ def open_sentence_model(model: str | Path, max_length: int | None = None) -> Sen
     if max_length is not None:
         opened.max_seq_length = max_length
     return opened
+
+
+def weigh_pieces(model: SentenceTransformer, queries: Sequence[str], documents: Sequence[str]) -> SentenceTransformer:
+    """The same model, pooled by a weighted mean: pieces that are frequent in these texts under the model's prompts count less.
+
+    The weights are smooth inverse frequencies, as in :mod:`helpers.embedding.piece_weights`: a prompt, which stands before
+    every text, loses its voice. A model that has such weights keeps its own. Raises InputError where there is no text.
+    """
+    if any(isinstance(module, WordWeights) for module in model):
+        return model
+    sides = zip(("query", "document"), (queries, documents), strict=True)
+    texts = [model.prompts[prompt] + text for prompt, side in sides for text in side]
+    counted = PieceWeights.smooth_inverse_frequency(model.tokenizer(texts)["input_ids"], len(model.tokenizer))
+    pieces = model.tokenizer.convert_ids_to_tokens(list(range(len(model.tokenizer))))
+    modules = [model[0], WordWeights(**counted.word_weights(pieces)), *list(model)[1:]]
+    return SentenceTransformer(modules=modules, device=str(model.device), prompts=model.prompts)
 
 
 def make_loss(model: SentenceTransformer, settings: TripletSettings, name: LossName) -> nn.Module:

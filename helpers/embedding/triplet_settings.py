@@ -39,6 +39,7 @@ class TripletSettings(LessonSettings):
     query_prompt: str | None = Field(None, description="put before a query; null: what is saved with the model")
     document_prompt: str | None = Field(None, description="put before a document; null: what is saved with the model")
     savings_dir: Path = Field(Path("sample_data/savings"), description="train.jsonl and examples.jsonl")
+    recipe_piece_weights: bool = Field(False, description="a weighted mean: what stands in every text counts less")
     recipe_batch_size: int = Field(1, ge=1)
     recipe_epochs: int = Field(5, ge=1)
     recipe_lr: float = Field(2e-5, gt=0, le=1)
