@@ -89,11 +89,15 @@ def test_gpu_requirements_do_not_contradict_the_lock():
             assert int(locked("cpu")[refresh.canonical(limit[1])].split(".")[0]) < int(limit[2])
 
 
-def test_threads_that_wait_do_not_spin_for_long():
-    """Set before torch reads it, and a value of the reader's own stands."""
-    code = "import helpers, os, sys; print(os.environ['GOMP_SPINCOUNT'], 'torch' in sys.modules)"
-    bare = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
-    for given, seen in (({}, "1000 False"), ({"GOMP_SPINCOUNT": "7"}, "7 False")):
+READ_BY_TORCH = {"GOMP_SPINCOUNT": "1000", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64", "LRU_CACHE_CAPACITY": "64"}
+
+
+@pytest.mark.parametrize("name", READ_BY_TORCH)
+def test_what_torch_reads_when_it_is_loaded_is_set_before(name):
+    """Threads that wait do not spin for long, kernels of shapes long past are not kept; a value of the reader's own stands."""
+    code = f"import helpers, os, sys; print(os.environ['{name}'], 'torch' in sys.modules)"
+    bare = {each: value for each, value in os.environ.items() if each != name}
+    for given, seen in (({}, f"{READ_BY_TORCH[name]} False"), ({name: "7"}, "7 False")):
         told = subprocess.run(
             [sys.executable, "-c", code], env=bare | given, capture_output=True, text=True, check=True
         )
