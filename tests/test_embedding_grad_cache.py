@@ -1,6 +1,8 @@
 """The gradient cache against the whole batch: equal where it must be, and each equality is shown able to fail."""
 
 import copy
+import gc
+import weakref
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from helpers.course.errors import InputError
 from helpers.embedding.encoder import Encoder
 from helpers.embedding.grad_cache import GradCache
 from helpers.embedding.losses import info_nce
+from helpers.embedding.replay import GraphBytes
 
 MODEL = "sample_data/models/ko-mini-encoder"
 LENGTHS = (3, 12, 5, 5, 9, 1, 7, 2)
@@ -316,3 +319,16 @@ def test_gradient_checkpointing_works_or_is_refused(lora, reentrant):
         assert reentrant and "use_reentrant" in str(refusal)
         return
     assert relative(gradient, expected) < 1e-5
+
+
+def test_a_counted_graph_that_nothing_passes_back_through_is_freed():
+    """BERT's pooler: computed, never asked for, and its tanh saves its own output."""
+    linear, data = nn.Linear(4, 4), torch.randn(2, 4)
+    with GraphBytes() as held:
+        unused = torch.tanh(linear(data))
+        (linear(data) ** 2).sum().backward()
+    assert held.total >= 3 * data.nbytes
+    gone = weakref.ref(unused)
+    del unused
+    gc.collect()
+    assert gone() is None

@@ -36,7 +36,11 @@ class Surroundings:
 
 
 class GraphBytes(torch.autograd.graph.saved_tensors_hooks):
-    """Counts what the graph built inside holds in memory: each storage once, the weights themselves not."""
+    """Counts what the graph built inside holds in memory: each storage once, the weights themselves not.
+
+    Second derivatives do not pass: what is saved is detached. A graph that saved its own output (tanh does) would hold
+    itself for ever where no backward pass frees it, as behind BERT's pooler, which nobody asks for.
+    """
 
     def __init__(self) -> None:
         self.total, self._seen = 0, set()
@@ -52,7 +56,7 @@ class GraphBytes(torch.autograd.graph.saved_tensors_hooks):
         if not weight and storage.data_ptr() not in self._seen:
             self._seen.add(storage.data_ptr())
             self.total += storage.nbytes()
-        return tensor
+        return tensor.detach()
 
 
 def refuse_unknown_leaves(part: Tensor, known: list[Tensor]) -> None:
