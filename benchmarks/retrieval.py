@@ -115,6 +115,7 @@ def main() -> None:
     parser.add_argument("--max_rows", type=int)
     parser.add_argument("--dev", action="store_true", help="test on held-back train queries")
     parser.add_argument("--statutes", action="store_true", help="for law_articles; see above")
+    parser.add_argument("--layers", type=int, help="keep so many of the encoder's layers; 0: a bag of word vectors")
     parser.add_argument("--piece_weights", action=argparse.BooleanOptionalAction, help="a weighted mean, learned")
     for knob, kind in KNOBS.items():
         parser.add_argument(f"--{knob}", type=kind)
@@ -137,6 +138,8 @@ def main() -> None:
         groups = [statute_of(document) for document in rows.documents]
     set_seed(settings.seed)
     encoder = settings.encoder()
+    if options.layers is not None:
+        encoder.model.encoder.layer = encoder.model.encoder.layer[: options.layers]
     fusion = dev.best_fusion(encoder)
     for test in tests:
         print(f"{test.name}: {len(test.queries)} queries, {len(test.documents)} documents; BM25 {test.scores['BM25']}")
