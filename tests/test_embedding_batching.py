@@ -69,12 +69,10 @@ def test_rows_of_a_group_stand_together():
     keys, groups = [(f"q{i}", f"d{i}") for i in range(90)], [i % 3 for i in range(90)]
 
     def neighbours(**how):
-        drawn = DistinctBatches(keys, 20, seed=3, **how).draw(0)
-        assert sorted(row for batch in drawn for row in batch) == sorted(set(range(90)) - set(left_over(how)))
+        batches = DistinctBatches(keys, 20, seed=3, **how)
+        drawn = batches.draw(0)
+        assert sorted([row for batch in drawn for row in batch] + batches.left_over) == list(range(90))
         return sum(groups[a] == groups[b] for batch in drawn for a, b in pairwise(batch))
-
-    def left_over(how):
-        return DistinctBatches(keys, 20, seed=3, **how).left_over
 
     apart, together = neighbours(), neighbours(groups=groups, group_size=5)
     assert apart < 40 and together >= 4 * 16  # 4 batches of 4 runs of 5: four neighbours in each run
