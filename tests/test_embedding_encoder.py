@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from helpers.course.checksums import write_checksums
 from helpers.course.errors import InputError
-from helpers.embedding.encoder import Encoder, batches_by_length, resolve_model
+from helpers.embedding.encoder import Encoder, resolve_model
 
 MODEL = "sample_data/models/ko-mini-encoder"
 PREFIXES = {"query": "질문: ", "document": "문서: "}
@@ -242,13 +242,12 @@ def test_parts_that_are_not_known_are_refused_by_name(tmp_path):
         Encoder.load(folder)
 
 
-def test_batches_hold_at_most_the_budget_and_every_text_once():
-    lengths = [3, 50, 7, 7, 120, 1, 30]
-    batches = batches_by_length(lengths, 100)
-    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
-    for batch in batches:
-        assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= 100
-    assert len(batches) < len(lengths)
+def test_a_text_longer_than_the_budget_is_encoded_too():
+    encoder = load().eval()
+    tokens = encoder.tokenize(TEXTS)
+    with torch.no_grad():
+        torch.testing.assert_close(encoder.embed(tokens, token_budget=3), encoder.embed(tokens), atol=1e-5, rtol=0)
+    assert max(map(len, tokens)) > 3
 
 
 def test_gradients_reach_every_text_through_the_sorted_batches():

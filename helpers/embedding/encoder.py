@@ -22,6 +22,7 @@ from helpers.course.errors import InputError
 from helpers.course.files import repository_path, short_path
 from helpers.course.quiet import quiet
 from helpers.embedding import adapters
+from helpers.embedding.batching import plan_chunks
 from helpers.embedding.losses import at_least_float32
 from helpers.embedding.piece_weights import PieceWeights
 from helpers.embedding.sentence_folder import (
@@ -213,7 +214,9 @@ class Encoder(nn.Module):
         Lists of like length go through the model together, so that little is spent on padding; the vectors are those
         of one padded batch up to rounding (dropout draws differ, as they do between any two passes).
         """
-        batches = batches_by_length([len(ids) for ids in tokens], token_budget or TOKEN_BUDGET[self.device.type])
+        lengths = [len(ids) for ids in tokens]
+        budget = token_budget or TOKEN_BUDGET[self.device.type]
+        batches = plan_chunks(lengths, max([budget, *lengths]))  # a longer text goes through as well
         vectors = torch.cat([self(*self.pad([tokens[i] for i in batch])) for batch in batches])
         order = torch.tensor([i for batch in batches for i in batch], device=vectors.device)
         return vectors[order.argsort()]
@@ -299,16 +302,6 @@ def resolve_model(model: str | Path) -> str:
             hint=f"did you mean {Path(model).with_name(near[0])}?" if near else None,
         )
     return str(model)
-
-
-def batches_by_length(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
-    """Indices of texts, longest first, in batches of at most `token_budget` tokens with padding (or of one text)."""
-    batches: list[list[int]] = []
-    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        if not batches or (len(batches[-1]) + 1) * lengths[batches[-1][0]] > token_budget:
-            batches.append([])
-        batches[-1].append(i)
-    return batches
 
 
 def _longest(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> int:
