@@ -115,7 +115,7 @@ def test_what_is_written_reads_the_same(tmp_path_factory, documents, queries, da
 def test_e5_rows_are_read_checked_and_written(tmp_path):
     rows = [
         {"query": "질문", "document": "글", "hard_negative": "딴 글"},
-        {"query": "또", "document": "글", "hard_negative": "글!"},
+        {"query": "글!", "document": "글", "hard_negative": "또"},
     ]
     path = tmp_path / "a.jsonl"
     path.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
@@ -123,7 +123,7 @@ def test_e5_rows_are_read_checked_and_written(tmp_path):
         read_e5(path)
     rejects = Rejects(tmp_path / "out")
     pairs = read_e5(path, rejects=rejects)
-    assert pairs.texts() == [("질문", "글", "딴 글")] and rejects.rows[0]["row"]["query"] == "또"
+    assert pairs.texts() == [("질문", "글", "딴 글")] and rejects.rows[0]["row"]["query"] == "글!"
     assert read_e5(write_e5(tmp_path / "b.jsonl", pairs)) == pairs
     (tmp_path / "c.jsonl").write_text('{"query": "질문", "document": "글"}\n', encoding="utf-8")
     with pytest.raises(InputError, match="three texts"):

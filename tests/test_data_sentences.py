@@ -116,6 +116,21 @@ def test_hard_negatives_and_scores_come_along(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "columns", ["anchor,positive", "query,document", "sentence1,sentence2", "sentence_a,sentence_b"]
+)
+def test_a_hard_negative_is_found_under_both_names_and_never_lost(tmp_path, columns):
+    for name in ("negative", "hard_negative"):
+        assert read_pairs(write(tmp_path / "a.csv", f"{columns},{name}\n가,나,다\n")).negatives == ["다"]
+    for names in ("negative_1,negative_2", "hard_negatives", "negative,hard_negative"):
+        path = write(tmp_path / "a.csv", f"{columns},{names}\n가,나{',다' * len(names.split(','))}\n")
+        with pytest.raises(
+            InputError,
+            match=rf"(?s)one hard negative.*given:   {', '.join(names.split(','))}\n.*hard_negative or negative",
+        ):
+            read_pairs(path)
+
+
+@pytest.mark.parametrize(
     ("content", "words"),
     [
         (["가", "나"], "item 1"),
@@ -141,6 +156,7 @@ def test_a_pickle_that_is_no_strong_set(tmp_path, content, words):
         ("sentence_a,sentence_b,score\n가,나,5.5\n", "not between 0 and 5"),
         ("sentence_a,sentence_b,score\n가,나,nan\n", "not between 0 and 5"),
         ("sentence_a,sentence_b\n가,나,다\n", r"(?s)3 fields.*line 2"),
+        ("query,document,negative\n가,나,다\n가,나,나!\n", r"(?s)negative is the same text as its positive.*line 3"),
     ],
 )
 def test_a_table_that_is_no_strong_set(tmp_path, text, words):
@@ -153,10 +169,15 @@ def test_refused_pairs_are_kept_with_their_lines(tmp_path):
     rejects = Rejects(tmp_path / "out")
     assert read_pairs(path, rejects=rejects) == Pairs(["가", "사"], ["나", "아"])
     assert [row["line"] for row in rejects.rows] == [3, 4]
-    groups = write(tmp_path / "b.jsonl", '{"sentences": ["가", "나"]}\n{"sentences": "다"}\n{broken\n')
+    groups = write(
+        tmp_path / "b.jsonl", '{"sentences": ["가", "나"]}\n{"sentences": "다"}\n{broken\n{"sentences": ["혼자"]}\n'
+    )
     rejects = Rejects(tmp_path / "out")
     assert len(read_pairs(groups, rejects=rejects)) == 1
-    assert sorted(row["line"] for row in rejects.rows) == [2, 3]
+    assert sorted((row["line"], row["reason"][:10]) for row in rejects.rows)[::2] == [
+        (2, "a group is"),
+        (4, "a group is"),
+    ]
 
 
 def test_korsts_quotation_marks_are_characters(tmp_path):

@@ -120,3 +120,16 @@ def test_a_split_takes_about_the_share_that_was_asked_for():
     assert len(second) == 20 and second != list(range(20))
     with pytest.raises(InputError, match="between 0 and 1"):
         split_rows(rows, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("1.5배", "15배"), ("-5도", "5도"), ("3:15", "31:5"), ("C++", "C#"), ("C+", "C"), ("3/4", "34")]
+)
+def test_signs_that_change_the_meaning_stay_in_the_key(one, other):
+    assert text_key(one) != text_key(other)
+    respaced = f"  {'  '.join(one)} !"
+    assert text_key(respaced) == text_key(f"“{one}”...") == text_key(one)
+
+
+def test_signs_that_say_nothing_do_not():
+    assert text_key("가-나, 1,000원 (+) #태그: 끝.") == text_key("가나 1000원 태그 끝") == "가나1000원태그끝"

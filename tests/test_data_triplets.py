@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from helpers.course.errors import InputError
 from helpers.course.files import read_table, sample_data
+from helpers.data.columns import read_source
 from helpers.data.triplets import Columns, basic, by_domain, domainwise, fused, main
 
 COLUMNS = Columns("desc", "category", ("name", "question"), "domain")
@@ -333,3 +334,34 @@ def test_the_sample_products_give_every_triplet():
     assert basic(table, columns).supervised.height == 4 * len(table)
     sets = by_domain(fused(table, columns))
     assert len(sets) == 6 and all(made.rejected.height == 0 for made in sets.values())
+
+
+def test_a_header_in_nfd_is_the_same_header(tmp_path):
+    names = [unicodedata.normalize("NFD", name) for name in ("설명", "분류", "이름")]
+    path = tmp_path / "a.csv"
+    path.write_text(",".join(names) + "\n가,나,다\n라,나,마\n", encoding="utf-8")
+    columns = Columns("설명", names[1], ("이름",))
+    assert read_source(path).table.columns == ["설명", "분류", "이름"]
+    for table in (read_source(path).table, pd.read_csv(path, dtype="str")):
+        assert basic(table, columns).supervised["negative"].to_list() == ["마", "다"]
+    path.write_text(f"{names[0]},설명\n가,나\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"(?s)look the same.*설명"):
+        read_source(path)
+
+
+def test_a_table_of_which_no_row_can_be_used_says_why(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("a,b\n가,나,다\n라,마,바\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"(?s)no row that can be used.*line 2.*2 rows were refused.*3 fields"):
+        read_source(path)
+
+
+def test_a_null_byte_is_refused_as_the_careful_reader_refuses_it(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"a,b\n1,2\n3,\x004\n")
+    messages = []
+    for read in (read_source, read_table):
+        with pytest.raises(InputError) as caught:
+            read(path)
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1]

@@ -1,8 +1,10 @@
 """Chunks fit their budget; no text stands twice in a batch."""
 
+import time
 from itertools import pairwise, product
 
 import pytest
+import torch
 
 from helpers.course.errors import InputError
 from helpers.embedding.batching import DistinctBatches, padding_share, plan_chunks
@@ -37,7 +39,7 @@ def test_the_cheapest_cuts_cost_least_of_all():
 
 
 def test_a_budget_smaller_than_the_longest_text_is_refused():
-    with pytest.raises(InputError, match="30 tokens, token_budget 29"):
+    with pytest.raises(InputError, match=r"(?s)30 tokens, token_budget 29.*chunk_tokens"):
         plan_chunks(LENGTHS, 29)
 
 
@@ -96,3 +98,39 @@ def test_a_group_for_every_row():
 def test_batch_sizes_that_cannot_be(size, told):
     with pytest.raises(InputError, match=told):
         DistinctBatches(rows(), size)
+
+
+def drawn_slowly(batches, epoch):
+    """The draw as it was first written: quadratic, and easy to follow."""
+    waiting = batches._order(torch.Generator().manual_seed(batches.seed * 100_003 + epoch))
+    drawn = []
+    while len(waiting) >= batches.batch_size:
+        batch, seen, later = [], set(), []
+        for row in waiting:
+            if len(batch) < batches.batch_size and seen.isdisjoint(batches._keys[row]):
+                batch.append(row)
+                seen.update(batches._keys[row])
+            else:
+                later.append(row)
+        waiting = later
+        if len(batch) < batches.batch_size:
+            waiting += batch
+            break
+        drawn.append(batch)
+    return drawn, sorted(waiting)
+
+
+@pytest.mark.parametrize("size", [2, 7, 16, 30])
+@pytest.mark.parametrize("groups", [None, [i // 30 for i in range(90)]])
+def test_the_quick_draw_is_the_slow_one(size, groups):
+    batches = DistinctBatches(rows(), size, seed=5, groups=groups, group_size=4)
+    for epoch in range(3):
+        assert (batches.draw(epoch), batches.left_over) == drawn_slowly(batches, epoch)
+
+
+def test_many_rows_are_drawn_once_an_epoch_and_quickly():
+    start = time.perf_counter()
+    batches = DistinctBatches([(f"q{i}", f"d{i}") for i in range(200_000)], 64)
+    assert time.perf_counter() - start < 3  # the slow draw takes twice that and more
+    first = batches.draw(0)
+    assert len(batches) == len(first) and batches.draw(0) is first and next(iter(batches)) is first[0]

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from helpers.course.errors import InputError
 from helpers.course.machine import set_seed
 from helpers.data.pairs import Pairs
-from helpers.embedding import contrastive
+from helpers.embedding import contrastive, contrastive_trainer
 from helpers.embedding.contrastive import ContrastiveRows, InfoNCE
 from helpers.embedding.contrastive_settings import InfoNCESettings
-from helpers.embedding.contrastive_trainer import batch_of, train_contrastive
+from helpers.embedding.contrastive_trainer import batch_of, negatives_per_query, train_contrastive
 from helpers.embedding.gather import average_gradients, end_group
 from helpers.embedding.grad_cache import GradCache
 
@@ -183,6 +183,20 @@ def test_lora_moves_and_bf16_leaves_no_autocast_behind(settings):
         rounded = encoder.encode(QUERIES, prompt="query")
     assert np.abs(before - rounded).max() > 1e-5
     np.testing.assert_array_equal(encoder.encode(QUERIES, prompt="query"), before)
+
+
+def test_rows_that_several_processes_could_not_gather_are_named_before_the_first_step(settings, monkeypatch):
+    monkeypatch.setattr(contrastive_trainer, "world", lambda: (0, 2))
+    with pytest.raises(InputError, match=r"(?s)row 1 \(0\), row 4 \(0\), row 5 \(0\).*3 of 6.*negatives to 0"):
+        run(settings)
+    contrastive_trainer.refuse_unequal_negatives(PAIRED)
+
+
+def test_hard_negatives_are_counted_in_the_rows(settings):
+    told = settings.changed(batch_size=4, hard_negatives=3)
+    assert negatives_per_query(PAIRED, told) == "3 documents of other queries + 4 hard negatives (1 process)"
+    assert "+ about 3 hard negatives" in negatives_per_query(ROWS, told)
+    assert "+ 0 hard negatives" in negatives_per_query(PAIRED, told.changed(hard_negatives=0))
 
 
 def test_prefixes_are_applied_and_saved_with_the_model(settings, tmp_path):

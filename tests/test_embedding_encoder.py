@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
@@ -266,3 +267,51 @@ def test_a_folder_is_found_from_the_root_and_a_hub_name_stays():
     for wrong in ("./gone", "sample_data/models/ko-mini-encodr"):
         with pytest.raises(InputError, match="does not exist"):
             resolve_model(wrong)
+
+
+def test_a_damaged_adapter_is_refused(tmp_path):
+    encoder = weighted()
+    encoder.add_lora(r=2, alpha=4)
+    folder = encoder.save_adapter(tmp_path / "adapter")
+    whole = (folder / "adapter_model.safetensors").read_bytes()
+    (folder / "adapter_model.safetensors").write_bytes(whole[:-2000] + b"?" * 2000)
+    for load_it in (Encoder.load, lambda damaged: load().load_adapter(damaged, trainable=True)):
+        with pytest.raises(InputError, match=r"(?s)checksum.*adapter_model\.safetensors"):
+            load_it(folder)
+    (folder / "adapter_model.safetensors").write_bytes(whole)
+    (folder / "1_WordWeights" / "config.json").unlink()
+    (folder / "SHA256SUMS").unlink()
+    with pytest.raises(InputError, match=r"no weights for its pieces"):  # the card says "weighted"
+        Encoder.load(folder)
+
+
+def test_a_prompt_that_leaves_no_room_is_refused():
+    long = {"query": "task: search result | query: ", "short": "질문: "}
+    encoder = load(max_length=16, prompts=long)
+    with pytest.raises(
+        InputError, match=r"(?s)no room.*max_length 16; the prompt 'task: search result.*take 20 pieces"
+    ):
+        encoder.encode(TEXTS, prompt="query")
+    vectors = encoder.encode(TEXTS, prompt="short")
+    assert (vectors @ vectors.T)[0, 1:].max() < 0.999
+
+
+def test_texts_come_as_any_list_and_never_as_one_string():
+    encoder = load()
+    with pytest.raises(InputError, match=r"(?s)list of texts.*\[text\]"):
+        encoder.encode("안녕하세요")
+    expected = encoder.encode(TEXTS)
+    for given in (np.array(TEXTS), pd.Series(TEXTS), tuple(TEXTS)):
+        np.testing.assert_array_equal(encoder.encode(given), expected)
+    assert encoder.encode(np.array([], dtype=str)).shape == (0, 384)
+
+
+@pytest.mark.parametrize("config", [None, '{"model_type": "foo"}', "{broken"])
+def test_a_folder_without_a_model_is_named_whatever_is_in_it(config, tmp_path):
+    from helpers.embedding.sentence_recipe import open_sentence_model
+
+    if config:
+        (tmp_path / "config.json").write_text(config)
+    for read in (Encoder.load, open_sentence_model):
+        with pytest.raises(InputError, match=rf"(?s)no model that can be loaded.*{tmp_path}.*transformers says"):
+            read(tmp_path)

@@ -4,7 +4,7 @@ import pytest
 
 from helpers.course.errors import InputError
 from helpers.data.retrieval import Document, RetrievalSet, write_beir
-from helpers.embedding.evaluation_settings import EvaluationSettings
+from helpers.embedding.evaluation_settings import EvaluationSettings, model_name
 
 CORPUS = {"d1": Document("", "여권은 구청에서 만든다"), "d2": Document("", "버스는 십 분마다 온다")}
 QUERIES = {"q1": "여권 만들기", "q2": "버스 간격", "q3": "버스 언제 와"}
@@ -44,3 +44,16 @@ def test_sets_that_are_not_there_are_taken_from_the_repository_and_that_is_said(
     assert len(sets["hansol"].queries) == 3 and "sample_data/retrieval/hansol is taken" in capsys.readouterr().out
     with pytest.raises(InputError, match=r"corpus.jsonl is missing"):
         settings(tmp_path, test_sets=["nowhere"]).retrieval_sets()
+
+
+def test_two_of_one_name_are_refused_and_a_model_is_named_by_its_run(tmp_path):
+    for folder in ("x/run/model", "y/run/model", "z/plain", "base/model"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "modules.json").write_text("[]", encoding="utf-8")
+    for trained in (["x/run/model", "y/run/model"], ["base/model"]):
+        with pytest.raises(InputError, match=r"(?s)overwrite one another.*trained"):
+            settings(tmp_path, trained=[str(tmp_path / path) for path in trained]).models_found()
+    with pytest.raises(InputError, match=r"(?s)overwrite one another.*test_sets.*test"):
+        settings(tmp_path, test_sets=["a/test", "b/test"]).retrieval_sets()
+    one = settings(tmp_path, trained=[str(tmp_path / "x/run/model"), str(tmp_path / "z/plain")])
+    assert list(one.models_found()) == ["run", "plain"] and model_name("database_encoder") == "database_encoder"

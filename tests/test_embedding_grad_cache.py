@@ -332,3 +332,12 @@ def test_a_counted_graph_that_nothing_passes_back_through_is_freed():
     del unused
     gc.collect()
     assert gone() is None
+
+
+def test_an_empty_side_is_named_and_empty_texts_are_encoded():
+    with pytest.raises(ValueError, match="side 1 holds no text"):
+        GradCache(Tiny(), token_budget=24)(loss_of, SIDES[0], [])
+    layer = nn.Linear(1, 2)
+    cache = GradCache(lambda texts: layer(torch.ones(len(texts), 1)), token_budget=24)
+    cache(lambda one, two: (one * two).sum(), [[]], [[]]).backward()
+    assert layer.weight.grad.abs().sum() > 0

@@ -9,6 +9,7 @@ from helpers.course.files import REPOSITORY
 from helpers.data.pairs import Pairs
 from helpers.data.retrieval import Document, RetrievalSet
 from helpers.embedding.leaderboard_rows import (
+    QueryResult,
     Row,
     measured_row,
     query_results,
@@ -47,6 +48,7 @@ def test_rows_come_back_and_replace_themselves(tmp_path):
     save_row(
         tmp_path,
         measured_row("작은 모델", "hansol", {"ndcg@10": 0.6}, split="test", seed=13, settings={"max_length": 64}),
+        found,
     )
     rows = read_rows(tmp_path / "rows.jsonl")
     assert sorted(each.metrics["ndcg@10"] for each in rows) == [
@@ -79,6 +81,10 @@ def test_the_published_table_is_whole_and_marked():
         ({"metrics": {"ndcg@10": "0.5"}}, "finite number"),
         ({"model": ""}, "names a model"),
         ({"colour": "red"}, "colour"),
+        ({"metrics": [0.5]}, "metrics must be an object"),
+        ({"settings": None}, "settings must be an object"),
+        ({"model": 5}, "model must be text"),
+        ({"queries": "20"}, "queries must be a whole number"),
     ],
 )
 def test_bad_rows_are_named(tmp_path, changes, said):
@@ -87,7 +93,7 @@ def test_bad_rows_are_named(tmp_path, changes, said):
     path.write_text(f"{json.dumps(good)}\n{json.dumps(good | changes)}\n", encoding="utf-8")
     with pytest.raises(InputError, match=said) as error:
         read_rows(path)
-    assert error.value.place == "row 2"
+    assert error.value.place == "line 2"
 
 
 def test_a_missing_key_is_named(tmp_path):
@@ -96,6 +102,40 @@ def test_a_missing_key_is_named(tmp_path):
         read_rows(tmp_path / "rows.jsonl")
     with pytest.raises(InputError, match="metric"):
         save_row(tmp_path, Row("m", "d", "measured", {"ndcg@10": float("nan")}))
+
+
+def test_what_was_asked_of_another_number_of_queries_is_another_row(tmp_path):
+    facts = dict(split="test", seed=13, documents=358)
+    for queries, path in ((131, "a/model"), (20, "a/model"), (131, "b/model")):
+        save_row(tmp_path, measured_row("m", "d", {"ndcg@10": 0.5}, queries=queries, settings={"path": path}, **facts))
+    assert len(read_rows(tmp_path / "rows.jsonl")) == 3
+
+
+def test_queries_of_an_earlier_measurement_go_with_it(tmp_path):
+    row = Row("m", "d", "measured", {"ndcg@10": 0.5})
+    save_row(tmp_path, row, [QueryResult("q1", "질문", {"ndcg@10": 0.5}, ["글"], ["글"])])
+    assert len(read_query_results(tmp_path, row)) == 1
+    save_row(tmp_path, row)
+    assert read_query_results(tmp_path, row) == [] and not list((tmp_path / "queries").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"found": None}, r"found must be a list"),
+        ({"metrics": [1]}, r"metrics must be an object"),
+        ({"metrics": {"ndcg@10": "0.5"}}, r"no finite number"),
+        ({"colour": "red"}, r"unknown key"),
+    ],
+)
+def test_bad_results_of_queries_are_named(tmp_path, changes, said):
+    row, good = Row("m", "d", "measured", {"ndcg@10": 0.5}), QueryResult("q1", "질문", {}, ["글"], ["글"])
+    save_row(tmp_path, row, [good])
+    [path] = (tmp_path / "queries").iterdir()
+    for values in (vars(good) | changes, {"query": "q1"}):
+        path.write_text(json.dumps(vars(good)) + "\n" + json.dumps(values), encoding="utf-8")
+        with pytest.raises(InputError, match=rf"(?s)({said}|lacks a key).*{path.name}, line 2"):
+            read_query_results(tmp_path, row)
 
 
 def test_mteb_gives_the_same_figures(tmp_path):

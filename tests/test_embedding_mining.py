@@ -28,6 +28,12 @@ def test_nearest_is_the_sorted_product(search, monkeypatch):
     np.testing.assert_allclose(scores, np.take_along_axis(QUERIES @ DOCUMENTS.T, places, 1), atol=1e-6)
 
 
+@pytest.mark.parametrize("search", ["faiss", "matmul"])
+def test_fewer_documents_than_asked_for_are_all_found(search):
+    scores, places = nearest(QUERIES, DOCUMENTS[:5], 9, search)
+    assert scores.shape == (20, 5) and sorted(places[0].tolist()) == [0, 1, 2, 3, 4]
+
+
 def test_a_known_positive_is_never_mined_and_ranks_count_without_it():
     positives = [[row[0], row[2]] for row in BEST]
     for search in ("faiss", "matmul"):
@@ -61,6 +67,11 @@ def test_bad_input_is_named():
         mine(QUERIES, DOCUMENTS, [[0]] * 3 + [[]] + [[0]] * 16)
     with pytest.raises(InputError, match="20 and 19"):
         mine(QUERIES, DOCUMENTS, positives[:19])
+    with pytest.raises(InputError, match="no query"):
+        mine(QUERIES[:0], DOCUMENTS, [])
+    for outside in (len(DOCUMENTS), -1):
+        with pytest.raises(InputError, match=rf"(?s)query 2.*given: +{outside}\n.*0 to {len(DOCUMENTS) - 1}"):
+            mine(QUERIES, DOCUMENTS, [[0], [0], [3, outside], *[[0]] * 17])
     with pytest.raises(InputError, match="window"):
         mine(QUERIES, DOCUMENTS, positives, skip=5, top=5)
 

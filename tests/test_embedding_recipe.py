@@ -20,6 +20,7 @@ from helpers.embedding.sentence_recipe import (
     make_loss,
     save_sentence_model,
     sentence_run,
+    sentence_spearman,
     train_triplets,
     unit_vectors,
     weigh_pieces,
@@ -213,6 +214,8 @@ def test_margin_and_count_of_examples(tmp_path):
     class Perfect:
         """Every text is a basis vector of its own; a query has that of its right document."""
 
+        max_seq_length = None
+
         def encode(self, texts, **_):
             bases = {text: i for i, text in enumerate(dict.fromkeys(d for e in examples for d in e.documents))}
             right = {each.query: each.documents[each.answer] for each in examples}
@@ -264,3 +267,25 @@ def test_an_anchor_with_two_positives_is_one_query():
     data = triplets_as_retrieval(Pairs(["가", "가", "나"], ["ㄱ", "ㄴ", "ㄷ"], ["ㄹ", "ㄷ", "ㄱ"]))
     assert len(data.queries) == 2 and len(data.corpus) == 4
     assert sorted(len(grades) for grades in data.qrels.values()) == [1, 2]
+
+
+def test_lengths_that_cannot_be_are_refused_as_the_encoder_refuses_them(tmp_path, triplets):
+    with pytest.raises(InputError, match=r"(?s)ko-mini-encoder cannot read that many.*100000.*at most 512"):
+        load_sentence_model(settings(tmp_path, max_length=100_000))
+    own = settings(tmp_path, max_length=16)  # the query prompt has 20 pieces
+    model = load_sentence_model(own)
+    with pytest.raises(InputError, match=r"(?s)no room.*'task: search result"):
+        unit_vectors(model, ["가"], "query")
+    with pytest.raises(InputError, match=r"no room"):
+        train_triplets(model, triplets, make_loss(model, own, "TripletLoss"), own, prompts=True)
+    assert unit_vectors(model, ["가"]).shape == (1, 384)
+
+
+def test_scores_that_rank_nothing_are_refused(tmp_path, triplets):
+    model, same = load_sentence_model(own := settings(tmp_path)), Pairs(["가", "나"], ["다", "라"], None, [2.0, 2.0])
+    for call in (
+        lambda: sentence_spearman(model, same),
+        lambda: train_triplets(model, triplets, make_loss(model, own, "TripletLoss"), own, scored=same),
+    ):
+        with pytest.raises(InputError, match="all the same"):
+            call()

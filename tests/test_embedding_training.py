@@ -1,6 +1,7 @@
 """SimCSE training on the repository's own encoder: adapters move, the best state is kept, a killed run resumes."""
 
 import copy
+import math
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from helpers.embedding.encoder import Encoder
 from helpers.embedding.evaluation import alignment_uniformity, cosines, sts_spearman
 from helpers.embedding.losses import cosent_loss
 from helpers.embedding.search import best_values, search
-from helpers.embedding.training import SimCSESettings, batches, pair_loss, train, validation_loss, views
+from helpers.embedding.training import Diverged, SimCSESettings, batches, pair_loss, train, validation_loss, views
 
 SENTENCES = [
     "아침에 비가 내렸다.", "점심은 국수를 먹었다.", "기차가 늦게 도착했다.", "새 책을 한 권 샀다.", "친구와 공원을 걸었다.",
@@ -173,7 +174,7 @@ def test_scores_against_scipy_and_known_order(settings):
     encoder = encoder_of(settings, lora=False)
     assert sts_spearman(encoder, STS.first, STS.second, cosines(encoder, STS.first, STS.second).tolist()) == 1.0
     with pytest.raises(InputError, match="differ"):
-        sts_spearman(encoder, ["가", "나"], ["다", "라"], [1.0, 1.0])
+        sts_spearman(encoder, ["가", "나"], ["다"], [1.0, 2.0])
     near, spread = alignment_uniformity(encoder, STS.first, STS.second, STS.scores)
     assert near >= 0 and spread < 0
 
@@ -255,3 +256,28 @@ def test_a_file_that_data_dir_lacks_is_taken_from_the_sample_data_and_said(setti
     (tmp_path / "mine.tsv").write_text("")
     assert own.data("mine.tsv") == tmp_path / "mine.tsv" and own.data("gone.tsv") == tmp_path / "gone.tsv"
     assert capsys.readouterr().out == ""
+
+
+def test_training_that_diverged_says_so(settings, monkeypatch):
+    monkeypatch.setattr(training, "pair_loss", lambda encoder, *told: pair_loss(encoder, *told) * math.nan)
+    with pytest.raises(Diverged, match=r"(?s)loss is not a finite.*step 1.*nan.*lower lr \(it is 0.5\)"):
+        train(encoder_of(settings), [views(SENTENCES)], views(SENTENCES[:4]), STS, settings.changed(lr=0.5))
+    table = search(
+        lambda: encoder_of(settings), [views(SENTENCES)], views(SENTENCES[:4]), STS, settings.changed(trials=1)
+    )
+    assert table["spearman"].isna().tolist() == [True]
+    monkeypatch.undo()
+    monkeypatch.setattr(training, "sts_spearman", lambda *_: math.nan)
+    with pytest.raises(Diverged, match=r"Spearman on the dev side is not a finite"):
+        train(encoder_of(settings), [views(SENTENCES)], views(SENTENCES[:4]), STS, settings)
+
+
+def test_scores_that_rank_nothing_are_refused(settings):
+    same = Pairs(STS.first, STS.second, None, [3.0] * 4)
+    with pytest.raises(InputError, match="all the same"):
+        train(encoder_of(settings), [same], views(SENTENCES[:4]), STS, settings)
+
+
+def test_pooling_is_a_setting_and_the_real_model_is_pooled_as_its_authors_do(settings):
+    assert settings.encoder().pooling == "mean" and settings.changed(pooling="cls").encoder().pooling == "cls"
+    assert {SimCSESettings.load(profile=profile).pooling for profile in ("t4", "a100")} == {"cls"}

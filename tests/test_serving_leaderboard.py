@@ -102,7 +102,22 @@ def test_empty_page_says_what_to_do(page, tmp_path):
 def test_damaged_results_are_named(page, tmp_path):
     (tmp_path / "rows.jsonl").write_text('{"model": "m"}\n', encoding="utf-8")
     app = page(tmp_path)
-    assert not app.exception and "lacks a key" in app.error[0].value and "row 1" in app.error[0].value
+    assert not app.exception and "lacks a key" in app.error[0].value and "line 1" in app.error[0].value
+
+
+def test_scores_of_other_queries_are_not_set_beside_one_another(page, tmp_path):
+    for model, split, queries, score in (("a", "test", 131, 0.5), ("b", "train", 20, 0.9), ("b", "test", 131, 0.4)):
+        date = f"2026-01-0{2 if split == 'train' else 1}T00:00:00+00:00"
+        save_row(tmp_path, Row(model, "hansol", "measured", {"ndcg@10": score}, split, queries, date=date))
+    app = page(tmp_path, "--published", str(tmp_path / "none.jsonl"))
+    assert not app.exception and list(app.selectbox(key="dataset").options) == ["hansol, test, 131 queries"]
+
+
+def test_damaged_queries_are_named(page, board):
+    path = next((board / "queries").iterdir())
+    path.write_text('{"query": "q1"}\n', encoding="utf-8")
+    app = page(board)
+    assert not app.exception and "lacks a key" in app.error[0].value and path.name in app.error[0].value
 
 
 def test_sort_filter_and_compare(page, board):

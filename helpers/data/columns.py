@@ -2,7 +2,7 @@
 
 import codecs
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from helpers.course.errors import InputError
 from helpers.course.files import atomic_write, read_bytes, read_table, short_path
 from helpers.course.rejects import Rejects
 from helpers.data.places import RowLines
+from helpers.data.text import normalise
 
 ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
@@ -48,13 +49,32 @@ def read_source(path: str | Path, encoding: str | None = None) -> Source:
         frame = read_table(path, encoding, rejects=rejects)
         source = Source(path, pl.from_pandas(frame), frame.attrs["encoding"], rejects)
     if source.table.height == 0:
-        raise InputError("this table has columns but no row", file=short_path(path))
-    return source
+        first = next(iter(source.rejects.rows), None)
+        raise InputError(
+            "this table has columns but no row" + (" that can be used" if first else ""),
+            file=short_path(path),
+            place=f"line {first['line']}" if first else None,
+            hint=f"{len(source.rejects)} rows were refused, the first because: {first['reason']}" if first else None,
+        )
+    return replace(source, table=normal_names(source.table, short_path(path)))
+
+
+def normal_names(table: pl.DataFrame, file: str | None = None) -> pl.DataFrame:
+    """The table with its columns' names in the normal form: 설명 in NFD looks like 설명 in NFC, and is not equal.
+
+    Raises InputError where two columns then have one name.
+    """
+    names = [normalise(name) for name in table.columns]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise InputError("two columns have names that look the same", file=file, given=", ".join(twice))
+    return table.rename(dict(zip(table.columns, names, strict=True)))
 
 
 def _fast(path: Path) -> Source | None:
     """None where the file is not plainly sound: the careful reader then says what is wrong."""
     data = read_bytes(path)
+    if b"\0" in data:
+        return None
     try:
         table = pl.read_csv(data, separator=SEPARATORS[path.suffix], infer_schema=False)
     except (pl.exceptions.PolarsError, UnicodeDecodeError):

@@ -16,15 +16,17 @@ from helpers.course.files import read_jsonl, read_table, read_text, short_path
 from helpers.course.pickles import read_pickle
 from helpers.course.rejects import Rejects
 from helpers.data.places import RowLines, refuse
-from helpers.data.text import normalise
+from helpers.data.text import normalise, text_key
 
 PAIR_COLUMNS = (
-    ("sentence_a", "sentence_b", "hard_negative"),
-    ("anchor", "positive", "negative"),
-    ("query", "document", "hard_negative"),
-    ("sentence1", "sentence2", "hard_negative"),
+    ("sentence_a", "sentence_b"),
+    ("anchor", "positive"),
+    ("query", "document"),
+    ("sentence1", "sentence2"),
 )
-"""Known names: the two texts of a pair, and a hard negative that may be missing. With ``score``: scored pairs."""
+"""Known names of the two texts of a pair. With ``score``: scored pairs."""
+NEGATIVE_COLUMNS = ("hard_negative", "negative")
+"""Either name of the hard negative, which may be missing."""
 STS_COLUMNS = ("score", "sentence1", "sentence2")
 LOWEST, HIGHEST = 0.0, 5.0
 HALVES = ("dev", "test")
@@ -63,29 +65,29 @@ def read_pairs(path: str | Path, *, rejects: Rejects | None = None) -> Pairs:
     """The pairs of a strong set.
 
     A pickle holds tuples ``[(a, b), ...]`` or ``[(a, b, hard negative), ...]``, or two or three equally long lists. A
-    table has two of the columns in ``PAIR_COLUMNS``; an STS file gives its pairs with their scores (:func:`read_sts`). A
-    jsonl row may be a group ``{"sentences": [...]}`` of texts that mean the same: each is paired with the next. Raises
-    :class:`InputError`, or keeps unusable rows in ``rejects``.
+    table has two of the columns in ``PAIR_COLUMNS`` and perhaps one of ``NEGATIVE_COLUMNS``; an STS file gives its pairs
+    with their scores (:func:`read_sts`). A jsonl row may be a group ``{"sentences": [...]}`` of texts that mean the same:
+    each is paired with the next. Raises :class:`InputError`, or keeps unusable rows in ``rejects``.
     """
     path = Path(path)
     if ".tsv" in path.suffixes and set(STS_COLUMNS) <= set(read_text(path)[0].split("\n", 1)[0].strip().split("\t")):
         return read_sts(path, rejects=rejects)
     if path.suffix == ".pkl":
         rows = _pickled_rows(path)
-        names = PAIR_COLUMNS[0][: len(rows[0])]
+        names = (*PAIR_COLUMNS[0], NEGATIVE_COLUMNS[0])[: len(rows[0])]
         return _pairs(pd.DataFrame(rows, columns=list(names), dtype="str"), names, path, rejects)
     if ".jsonl" in path.suffixes and _holds_groups(path):
         return _chained(path, rejects)
     table = read_table(path, rejects=rejects)
-    known = next((names for names in PAIR_COLUMNS if set(names[:2]) <= set(table.columns)), None)
+    known = next((names for names in PAIR_COLUMNS if set(names) <= set(table.columns)), None)
     if known is None:
         raise InputError(
             "no known pair of columns",
             file=short_path(path),
             given=", ".join(table.columns),
-            allowed="; ".join(" and ".join(names[:2]) for names in PAIR_COLUMNS),
+            allowed="; ".join(map(" and ".join, PAIR_COLUMNS)),
         )
-    return _pairs(table, known[: 3 if known[2] in table else 2], path, rejects)
+    return _pairs(table, (*known, *_negative_column(table, path)), path, rejects)
 
 
 def read_sts(path: str | Path, split: str | None = None, *, rejects: Rejects | None = None) -> Pairs:
@@ -118,6 +120,20 @@ def without(pairs: Pairs, texts: set[str]) -> Pairs:
     return pairs.take([row for row, sides in enumerate(pairs.texts()) if texts.isdisjoint(sides)])
 
 
+def _negative_column(table: pd.DataFrame, path: Path) -> list[str]:
+    """The column of hard negatives, if there is one; a second one, or another name for it, would be lost without a word."""
+    found = [name for name in table.columns if name.lower().startswith(NEGATIVE_COLUMNS)]
+    if len(found) > 1 or not set(found) <= set(NEGATIVE_COLUMNS):
+        raise InputError(
+            "a row has one hard negative here, in a column of a known name",
+            file=short_path(path),
+            given=", ".join(found),
+            allowed=" or ".join(NEGATIVE_COLUMNS),
+            hint="rename the one to train with, and leave the others out",
+        )
+    return found
+
+
 def _holds_groups(path: Path) -> bool:
     """True where the first object has a list under the key ``sentences``."""
     text, _ = read_text(path, "utf-8")
@@ -131,8 +147,9 @@ def _chained(path: Path, rejects: Rejects | None) -> Pairs:
     first, second = [], []
     for row, group in enumerate(groups):
         texts = group.get("sentences")
-        if not isinstance(texts, list) or not all(isinstance(text, str) and normalise(text) for text in texts):
-            refuse("a group is a list of texts that are not empty", group, path, lines, row, rejects)
+        fits = isinstance(texts, list) and len(texts) > 1
+        if not fits or not all(isinstance(text, str) and normalise(text) for text in texts):
+            refuse("a group is a list of two or more texts that are not empty", group, path, lines, row, rejects)
             continue
         clean = [normalise(text) for text in texts]
         first += clean[:-1]
@@ -145,13 +162,15 @@ def _chained(path: Path, rejects: Rejects | None) -> Pairs:
 def _pairs(
     table: pd.DataFrame, names: Sequence[str], path: Path, rejects: Rejects | None, *, quoted: bool = True
 ) -> Pairs:
-    """Check every row of a table: no empty text, a score from 0 to 5 where there is such a column."""
+    """Check every row of a table: no empty text, no hard negative that is the positive, a score (if any) from 0 to 5."""
     scored, lines = "score" in table.columns, RowLines(path, quoted=quoted, rejects=rejects)
     kept: list[tuple[list[str], float]] = []
     for row, values in zip(table.index, table.to_dict("records"), strict=True):
         texts, why, score = [normalise(values[name]) for name in names], None, 0.0
         if not all(texts):
             why = f"the text in {names[texts.index('')]} is empty"
+        elif len(texts) > 2 and _same(texts[2], texts[1]):
+            why = "the hard negative is the same text as its positive"
         elif scored:
             score, why = _score(values["score"])
         if why is None:
@@ -162,6 +181,10 @@ def _pairs(
         raise InputError("there is no pair in this file", file=short_path(path))
     sides = [list(side) for side in zip(*(texts for texts, _ in kept), strict=True)]
     return Pairs(*sides[:2], sides[2] if len(sides) > 2 else None, [score for _, score in kept] if scored else None)
+
+
+def _same(one: str, other: str) -> bool:
+    return (text_key(one) or one) == (text_key(other) or other)
 
 
 def _score(text: str) -> tuple[float, str | None]:

@@ -13,6 +13,7 @@ import pandas as pd
 import polars as pl
 
 from helpers.course.errors import InputError
+from helpers.data.columns import normal_names
 from helpers.data.negatives import NONE, UNWANTED, Values, draw_negatives
 from helpers.data.text import normalise_columns
 from helpers.data.triplet_sets import (
@@ -106,6 +107,7 @@ def _prepared(table: Table, columns: Columns) -> tuple[pl.DataFrame, int]:
     for name, kind in table.schema.items():
         if kind != pl.String:
             raise InputError("this column holds no text", place=f"column {name}", given=str(kind), allowed="text")
+    table = normal_names(table)
     columns.check(table)
     table, changed = normalise_columns(table)
     columns.check(table)

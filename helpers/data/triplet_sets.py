@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 
 from helpers.course.errors import InputError
+from helpers.data.text import normalise
 
 NO_ANCHOR = "the anchor is empty"
 NO_CATEGORY = "the category is empty"
@@ -26,6 +27,13 @@ class Columns:
     category: str
     positives: tuple[str, ...]
     domain: str | None = None
+
+    def __post_init__(self) -> None:
+        """Names in the normal form, as those of the table are."""
+        normal = {"anchor": normalise(self.anchor), "category": normalise(self.category)}
+        normal |= {"positives": tuple(map(normalise, self.positives)), "domain": self.domain and normalise(self.domain)}
+        for name, value in normal.items():
+            object.__setattr__(self, name, value)
 
     def check(self, table: pl.DataFrame, file: str | None = None) -> None:
         """Raise :class:`InputError` for a column that is missing, named twice, or empty in every row."""

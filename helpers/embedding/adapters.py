@@ -10,6 +10,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 
+from helpers.course.checksums import SUMS_FILE, verify_checksums
 from helpers.course.errors import InputError
 from helpers.course.files import short_path
 
@@ -81,7 +82,7 @@ def add_lora(
 def load_adapter(model: nn.Module, folder: str | Path, *, trainable: bool) -> PeftModel:
     """Put a saved adapter on its base model, to use it or to train it further.
 
-    Raises InputError when the folder is no adapter, or when the adapter was trained on another base.
+    Raises InputError when the folder is no adapter, its files are damaged, or it was trained on another base.
     """
     folder = Path(folder)
     if not (folder / "adapter_config.json").is_file():
@@ -90,6 +91,8 @@ def load_adapter(model: nn.Module, folder: str | Path, *, trainable: bool) -> Pe
             file=short_path(folder),
             hint="train one first with fine_tune_model_yn=0, or give the folder that such a run left",
         )
+    if (folder / SUMS_FILE).is_file():
+        verify_checksums(folder)
     card = read_card(folder)
     if card and card["base_fingerprint"] != fingerprint(model):
         raise InputError(

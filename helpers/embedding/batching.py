@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Hashable, Iterator, Sequence
 from itertools import pairwise
 
@@ -29,7 +29,7 @@ def plan_chunks(lengths: Sequence[int], token_budget: int, chunk_cost: int | Non
             place=f"text {order[0]}",
             given=f"{lengths[order[0]]} tokens, token_budget {token_budget}",
             allowed=f"token_budget of at least {lengths[order[0]]}",
-            hint="raise token_budget, or cut texts with a smaller max_length",
+            hint="raise it (the lessons' setting is chunk_tokens), or cut texts with a smaller max_length",
         )
     if chunk_cost is not None:
         cuts = _cheapest_cuts([lengths[i] for i in order], token_budget, chunk_cost)
@@ -105,6 +105,7 @@ class DistinctBatches:
         self._groups, self._group_size = groups, group_size
         self.drop_last = True  # what accelerate asks of a batch sampler when it deals batches out to processes
         self.left_over: list[int] = []
+        self._drawn: tuple[int, list[list[int]]] | None = None
         self._keys = [tuple(dict.fromkeys(row)) for row in keys]
         if not self.draw(0):
             raise InputError(
@@ -115,28 +116,30 @@ class DistinctBatches:
             )
 
     def draw(self, epoch: int) -> list[list[int]]:
-        """The batches of one epoch; the same epoch gives the same batches."""
-        generator = torch.Generator().manual_seed(self.seed * 100_003 + epoch)
-        waiting = self._order(generator)
-        batches: list[list[int]] = []
-        while len(waiting) >= self.batch_size:
-            batch, seen, later = [], set(), []
-            for place, row in enumerate(waiting):
-                if len(batch) == self.batch_size:
-                    later += waiting[place:]
-                    break
-                if seen.isdisjoint(self._keys[row]):
-                    batch.append(row)
-                    seen.update(self._keys[row])
-                else:
-                    later.append(row)
-            waiting = later
-            if len(batch) < self.batch_size:
-                waiting += batch
-                break
-            batches.append(batch)
-        self.left_over = sorted(waiting)
-        return batches
+        """The batches of one epoch; the same epoch gives the same batches. The epoch drawn last is remembered."""
+        if self._drawn is None or self._drawn[0] != epoch:
+            waiting = deque(self._order(torch.Generator().manual_seed(self.seed * 100_003 + epoch)))
+            batches = []
+            while batch := self._next(waiting):
+                batches.append(batch)
+            self._drawn, self.left_over = (epoch, batches), sorted(waiting)
+        return self._drawn[1]
+
+    def _next(self, waiting: deque[int]) -> list[int]:
+        """Take the next batch out of the rows that wait; empty, and no row taken, where no full one can be made."""
+        batch, seen, clashing = [], set(), []
+        while waiting and len(batch) < self.batch_size:
+            row = waiting.popleft()
+            if seen.isdisjoint(self._keys[row]):
+                batch.append(row)
+                seen.update(self._keys[row])
+            else:
+                clashing.append(row)
+        waiting.extendleft(reversed(clashing))  # the next batch begins with them
+        if len(batch) < self.batch_size:
+            waiting.extend(batch)
+            return []
+        return batch
 
     def _order(self, generator: torch.Generator) -> list[int]:
         """All rows in random order; with groups, runs of one group's rows in random order."""

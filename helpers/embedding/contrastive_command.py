@@ -18,7 +18,7 @@ import torch.distributed as dist
 
 from helpers.course.atomic import atomic_write
 from helpers.course.errors import InputError
-from helpers.course.lessons import parse_value
+from helpers.course.lessons import parse_parameters
 from helpers.course.machine import detect_machine, peak_memory_mb, set_seed
 from helpers.course.paths import short_path
 from helpers.course.settings import PROFILES
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             told.config_path,
             profile=told.profile or detect_machine().profile,
             smoke=told.smoke or None,
-            **{name: parse_value(value) for name, value in told.parameters},
+            **parse_parameters(told.parameters),
         )
         run(settings)
     except InputError as error:
@@ -74,7 +74,7 @@ def run(settings: InfoNCESettings) -> dict[str, object]:
         "peak_mb": round(peak_memory_mb()),
     }
     if rank == 0:
-        print(f"each query met {negatives_per_query(settings)}")
+        print(f"each query met {negatives_per_query(rows, settings)}")
         folder = encoder.save(settings.output_dir / "model")
         with atomic_write(settings.output_dir / "metrics.json") as file:
             json.dump(metrics, file, indent=2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Hashable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from torch.optim import AdamW, Optimizer
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
+from helpers.course.errors import InputError
 from helpers.course.machine import torch_device
 from helpers.embedding.adapters import LoraWatch
 from helpers.embedding.batching import DistinctBatches
@@ -65,6 +67,8 @@ class ContrastiveTrainer(Trainer):
         if settings.piece_weights:
             encoder.weigh_pieces(self.tokens.values())
         super().__init__(model=encoder, args=args, train_dataset=range(len(rows)), data_collator=self.collate)
+        if world()[1] > 1:
+            refuse_unequal_negatives(self.rows)
         if settings.use_lora:
             self.add_callback(_EveryAdapterMoves(encoder.model))
 
@@ -114,6 +118,8 @@ def train_contrastive(
     """Train the encoder in place by `settings`; returns losses, masked shares, steps and seconds.
 
     groups  for each row what it is about: `group_size` rows of a group then stand together in a batch
+
+    Raises InputError where there are several processes and rows have hard negatives in unequal numbers.
     """
     arguments = TrainingArguments(
         output_dir=str(settings.output_dir / "trainer"),
@@ -160,11 +166,27 @@ def batch_of(encoder: Encoder, rows: ContrastiveRows) -> Batch:
     return _batch(rows, _tokens(encoder, rows))
 
 
-def negatives_per_query(settings: InfoNCESettings) -> str:
-    """How many negatives a query meets in one loss, in words."""
-    processes, batch, hard = world()[1], settings.batch_size, settings.hard_negatives
-    inside, extra = processes * batch - 1, processes * batch * hard
-    return f"{inside} documents of other queries + {extra} hard negatives ({processes} process{'es' * (processes > 1)})"
+def negatives_per_query(rows: ContrastiveRows, settings: InfoNCESettings) -> str:
+    """How many negatives a query meets in one loss, in words; hard ones are counted in the rows, not in the settings."""
+    processes, kept = world()[1], [len(texts[: settings.hard_negatives]) for texts in rows.negatives]
+    together = processes * settings.batch_size
+    hard, about = together * sum(kept) / max(1, len(kept)), "about " * (len(set(kept)) > 1)
+    many = f"({processes} process{'es' * (processes > 1)})"
+    return f"{together - 1} documents of other queries + {about}{hard:.0f} hard negatives {many}"
+
+
+def refuse_unequal_negatives(rows: ContrastiveRows) -> None:
+    """Raise InputError, naming rows, where several processes could not gather: their vectors must be as many in each."""
+    counts = Counter(map(len, rows.negatives))
+    if len(counts) > 1:
+        usual = counts.most_common(1)[0][0]
+        odd = [number for number, texts in enumerate(rows.negatives) if len(texts) != usual]
+        raise InputError(
+            "several processes need the same number of hard negatives in every row",
+            place=", ".join(f"row {number} ({len(rows.negatives[number])})" for number in odd[:5]),
+            given=f"{len(odd)} of {len(rows)} rows have another number than {usual}, which most have",
+            hint=f"leave these rows out, or set hard_negatives to {min(counts)}",
+        )
 
 
 def _batch(rows: ContrastiveRows, tokens: dict[tuple[str, str], list[int]]) -> Batch:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Self
 
@@ -19,10 +17,11 @@ from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTo
 from helpers.course.atomic import replaced_folder
 from helpers.course.checksums import SUMS_FILE, verify_checksums, write_checksums
 from helpers.course.errors import InputError
-from helpers.course.files import repository_path, short_path
+from helpers.course.files import short_path
 from helpers.course.quiet import quiet
 from helpers.embedding import adapters
 from helpers.embedding.batching import plan_chunks
+from helpers.embedding.loading import cannot_load, check_max_length, check_prompt, longest, resolve_model
 from helpers.embedding.losses import at_least_float32
 from helpers.embedding.piece_weights import PieceWeights
 from helpers.embedding.sentence_folder import (
@@ -66,14 +65,7 @@ class Encoder(nn.Module):
         self.prompts, self.prompt = dict(prompts or {}), prompt
         self.base_fingerprint = ""
         self.piece_weights: PieceWeights | None = None
-        longest = _longest(model, tokenizer)
-        if max_length > longest:
-            raise InputError(
-                f"{base or 'this model'} cannot read that many tokens",
-                place="max_length",
-                given=max_length,
-                allowed=f"at most {longest}",
-            )
+        check_max_length(max_length, longest(model.config, tokenizer.model_max_length), base)
         self._prompt_text(prompt)
 
     @classmethod
@@ -95,26 +87,21 @@ class Encoder(nn.Module):
         """
         quiet()
         name = resolve_model(model)
-        if (Path(name) / "adapter_config.json").is_file():
-            return cls._load_with_adapter(Path(name), pooling, max_length, prompts, prompt, trainable_adapter)
         if (Path(name) / SUMS_FILE).is_file():
             verify_checksums(name)
+        if (Path(name) / "adapter_config.json").is_file():
+            return cls._load_with_adapter(Path(name), pooling, max_length, prompts, prompt, trainable_adapter)
         try:
             network = AutoModel.from_pretrained(name, dtype=torch.float32, use_safetensors=True)
             tokenizer = AutoTokenizer.from_pretrained(name)
-        except OSError as error:
-            raise InputError(
-                "this model is neither a folder here nor to be had from the Hugging Face hub",
-                place="model",
-                given=str(model),
-                hint=f"transformers says: {str(error).splitlines()[0]}",
-            ) from error
-        told = read_sentence_folder(name)
+        except (OSError, ValueError) as error:
+            raise cannot_load(model, error) from error
+        told, most = read_sentence_folder(name), longest(network.config, tokenizer.model_max_length)
         encoder = cls(
             network,
             tokenizer,
             pooling=pooling or told.pooling or "mean",
-            max_length=max_length or told.max_length or min(LONGEST_DEFAULT, _longest(network, tokenizer)),
+            max_length=max_length or told.max_length or min(LONGEST_DEFAULT, most or LONGEST_DEFAULT),
             prompts=prompts or told.prompts,
             prompt=prompt or told.default_prompt,
             base=short_path(name) if Path(name).is_dir() else name,
@@ -159,10 +146,11 @@ class Encoder(nn.Module):
         self.model = adapters.add_lora(self.model, r=r, alpha=alpha, dropout=dropout, targets=targets)
 
     def load_adapter(self, folder: str | Path, *, trainable: bool) -> None:
-        """Put a saved adapter on this base; raises InputError when it was trained on another one."""
+        """Put a saved adapter on this base; raises InputError when it was trained on another one, or is not whole."""
         self.base_fingerprint = adapters.fingerprint(self.model)
         self.model = adapters.load_adapter(self.model, folder, trainable=trainable)
-        if weights := read_word_weights(str(folder)):
+        weights = read_word_weights(str(folder))
+        if weights or adapters.read_card(folder).get("pooling") == "weighted":
             self._take_piece_weights(weights, str(folder))
             self.piece_weights.requires_grad_(trainable)
 
@@ -186,13 +174,21 @@ class Encoder(nn.Module):
         self.piece_weights, self.pooling = read.to(self.device), "weighted"
 
     def tokenize(self, texts: Sequence[str], prompt: str | None = None) -> list[list[int]]:
-        """Token ids of each text, cut to `max_length`, not padded. `prompt` is the name of one of `prompts`."""
+        """Token ids of each text, cut to `max_length`, not padded. `prompt` is the name of one of `prompts`.
+
+        Raises InputError for what is no list of strings, and where the prompt leaves no room for the texts.
+        """
+        if isinstance(texts, str):
+            raise InputError(
+                "a list of texts is needed, this is one text", given=texts, hint="put it in brackets: [text]"
+            )
         for number, text in enumerate(texts):
             if not isinstance(text, str):
                 raise InputError("a text must be a string", place=f"item {number}", given=text)
         before = self._prompt_text(prompt)
-        if not texts:
+        if len(texts) == 0:
             return []
+        check_prompt(self.tokenizer, before, self.max_length)
         return self.tokenizer([before + text for text in texts], truncation=True, max_length=self.max_length)[
             "input_ids"
         ]
@@ -231,7 +227,7 @@ class Encoder(nn.Module):
         token_budget: int | None = None,
     ) -> np.ndarray:
         """Vectors of texts, (N, H) float32, of length 1 unless `normalize` is False; dropout is off."""
-        if not texts:
+        if len(texts) == 0:
             return np.zeros((0, self.dimension), dtype=np.float32)
         was_training = self.training
         self.eval()
@@ -285,28 +281,3 @@ class Encoder(nn.Module):
                 "the model has no prompt of this name", place="prompt", given=prompt, allowed=[*self.prompts] or "none"
             )
         return "" if prompt is None else self.prompts[prompt]
-
-
-def resolve_model(model: str | Path) -> str:
-    """A model folder as an absolute path (relative ones lie below the repository's root), or a hub name as it is."""
-    folder = repository_path(model)
-    if folder.is_dir():
-        return str(folder)
-    near = get_close_matches(folder.name, os.listdir(folder.parent), 1) if folder.parent.is_dir() else []
-    if isinstance(model, Path) or str(model).count("/") != 1 or str(model).startswith((".", "~")):
-        raise InputError(
-            "this model folder does not exist",
-            place="model",
-            given=str(model),
-            allowed="a folder, or the name of a model on the Hugging Face hub like intfloat/multilingual-e5-large",
-            hint=f"did you mean {Path(model).with_name(near[0])}?" if near else None,
-        )
-    return str(model)
-
-
-def _longest(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> int:
-    """Most tokens that positions and tokenizer allow; RoBERTa's positions begin after its padding index."""
-    config = model.config
-    offset = config.pad_token_id + 1 if config.model_type in ("roberta", "xlm-roberta", "camembert") else 0
-    positions = getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length
-    return int(min(positions - offset, tokenizer.model_max_length))

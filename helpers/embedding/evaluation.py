@@ -25,15 +25,19 @@ def cosines(encoder: Encoder, first: Sequence[str], second: Sequence[str]) -> np
 def sts_spearman(encoder: Encoder, first: Sequence[str], second: Sequence[str], scores: Sequence[float]) -> float:
     """Spearman's rank correlation of cosine and human score, -1 to 1 (SentEval's "all" setting).
 
-    Raises InputError for fewer than two pairs, lists of different length, or scores that are all the same.
+    Raises what :func:`check_scored` does.
     """
-    if not len(first) == len(second) == len(scores):
-        raise InputError(
-            "sentences and scores differ in number", given=f"{len(first)}, {len(second)} and {len(scores)}"
-        )
-    if len(set(scores)) < 2:
-        raise InputError("a rank correlation needs scores that differ", given=f"{len(scores)} pairs")
+    check_scored(first, second, scores)
     return float(spearmanr(cosines(encoder, first, second), scores).statistic)
+
+
+def check_scored(first: Sequence[str], second: Sequence[str], scores: Sequence[float] | None) -> None:
+    """Raise InputError for pairs that no score can rank: no scores, all the same, or lists of different length."""
+    if scores is None or not len(first) == len(second) == len(scores):
+        counts = f"{len(first)}, {len(second)} and {'none' if scores is None else len(scores)}"
+        raise InputError("sentences and scores differ in number", given=counts)
+    if len(set(scores)) < 2:
+        raise InputError("scores that are all the same rank no pair above another", given=f"{len(scores)} pairs")
 
 
 def alignment_uniformity(

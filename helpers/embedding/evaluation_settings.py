@@ -7,14 +7,14 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from helpers.course.files import short_path
-from helpers.course.paths import REPOSITORY
-from helpers.course.settings import LessonSettings
+from helpers.course.errors import InputError
+from helpers.course.files import repository_path
 from helpers.data.pairs import Pairs, read_sts
 from helpers.data.retrieval import RetrievalSet, read_beir
+from helpers.embedding.data_settings import DataSettings
 
 
-class EvaluationSettings(LessonSettings):
+class EvaluationSettings(DataSettings):
     """Settings of config/evaluation.yaml."""
 
     default_config: ClassVar[str | None] = "config/evaluation.yaml"
@@ -33,20 +33,21 @@ class EvaluationSettings(LessonSettings):
     mteb_dir: Path = Field(Path("sample_data/mteb"), description="local copies of MTEB tasks, by name")
     run_hub_tasks: bool = Field(False, description="fetch the MTEB tasks that are not in mteb_dir")
 
-    def data(self, name: str) -> Path:
-        """A file or folder of ``data_dir``; where that lacks it and ``sample_data`` has it, the latter is taken, and said."""
-        path, sample = self.data_dir / name, REPOSITORY / "sample_data" / name
-        if not path.exists() and sample.exists():
-            print(f"{short_path(path)} does not exist: {short_path(sample)} is taken")
-            return sample
-        return path
-
     def models_found(self) -> dict[str, Path]:
-        """The trained models that are there, by the folder of the lesson that left them."""
-        return {path.parent.name: path for path in map(_absolute, self.trained) if (path / "modules.json").is_file()}
+        """The trained models that are there, by the folder of the lesson that left them.
+
+        Raises InputError where two of them have one name, or one that the lesson gives away itself.
+        """
+        found = [path for path in map(repository_path, self.trained) if (path / "modules.json").is_file()]
+        _refuse_equal(["base", "BM25", *map(model_name, found)], "trained")
+        return {model_name(path): path for path in found}
 
     def retrieval_sets(self) -> dict[str, RetrievalSet]:
-        """The test sets by folder name: the test split where a set has splits, its first ``max_queries`` queries."""
+        """The test sets by folder name: the test split where a set has splits, its first ``max_queries`` queries.
+
+        Raises InputError where two folders have one name.
+        """
+        _refuse_equal([Path(name).name for name in self.test_sets], "test_sets")
         sets = {}
         for name in self.test_sets:
             data = read_beir(self.data(name))
@@ -63,5 +64,14 @@ class EvaluationSettings(LessonSettings):
         return read_sts(self.data(self.sts_file), self.split)
 
 
-def _absolute(path: Path) -> Path:
-    return REPOSITORY / path
+def model_name(model: str | Path) -> str:
+    """A model's name in the leaderboard: its folder's, or that of the folder above where it is called ``model``."""
+    path = Path(model)
+    return path.parent.name if path.name == "model" and path.parent.name else path.name
+
+
+def _refuse_equal(names: list[str], place: str) -> None:
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise InputError(
+            "two models or sets of one name would overwrite one another", place=place, given=", ".join(twice)
+        )

@@ -103,7 +103,7 @@ class GradCache:
                     stack.enter_context(torch.no_grad())
                 encoded = self.encode([texts[i] for i in chunk.rows])
             if keep:
-                used, per_token = used + counter.total, counter.total / tokens
+                used, per_token = used + counter.total, counter.total / max(1, tokens)
                 chunk.graph = with_gradient(encoded)
             else:
                 torch.clear_autocast_cache()  # weights cast under no_grad have no graph: the replay must not find them
@@ -181,7 +181,9 @@ def _distinct(sides: Sequence[Sequence[Text]], unique: bool) -> tuple[list[Text]
     texts: list[Text] = []
     seen: dict[Hashable, int] = {}
     places = []
-    for side in sides:
+    for number, side in enumerate(sides):
+        if not side:
+            raise ValueError(f"side {number} holds no text: leave the side out, or give it one")
         numbers = []
         for text in side:
             key = tuple(text) if unique else len(texts)

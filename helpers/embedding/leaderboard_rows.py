@@ -15,10 +15,20 @@ from pathlib import Path
 from typing import Any
 
 from helpers.course.errors import InputError
-from helpers.course.files import read_jsonl, short_path, write_jsonl
+from helpers.course.files import short_path, write_jsonl
+from helpers.course.jsonl import numbered_objects
 from helpers.course.machine import detect_machine
 
 KINDS = ("measured", "published")
+TEXT, MAYBE_TEXT, MAYBE_NUMBER = (str, "text"), (str | None, "text or null"), (int | None, "a whole number or null")
+OBJECT, LIST = (dict, "an object"), (list, "a list of texts")
+ROW_TYPES = (
+    dict.fromkeys(("model", "dataset", "kind"), TEXT)
+    | dict.fromkeys(("metrics", "settings"), OBJECT)
+    | dict.fromkeys(("split", "hardware", "date", "source"), MAYBE_TEXT)
+    | dict.fromkeys(("queries", "documents", "seed"), MAYBE_NUMBER)
+)
+QUERY_TYPES = {"query": TEXT, "text": TEXT, "metrics": OBJECT, "relevant": LIST, "found": LIST}
 ROWS_FILE = "rows.jsonl"
 FOUND = 5
 """Documents kept of each query's ranking, to be read by people."""
@@ -30,7 +40,7 @@ class Row:
 
     kind      ``measured`` here, or ``published`` by the ``source``
     metrics   names as :mod:`~helpers.embedding.retrieval_metrics` gives them, or ``spearman``; shares of 1
-    settings  what the score depends on beside model and data: prompts, length, k of a fusion
+    settings  what the score depends on beside the names: the model's path, prompts, length, k of a fusion
     date      of the measurement, UTC, ISO 8601
     """
 
@@ -48,9 +58,24 @@ class Row:
     source: str | None = None
 
     @property
+    def test(self) -> str:
+        """The data set with split and number of queries, where they are known: scores compare within it only."""
+        size = None if self.queries is None else f"{self.queries} queries"
+        return ", ".join(part for part in (self.dataset, self.split, size) if part)
+
+    @property
     def key(self) -> str:
-        """Twelve hex digits for model, data, split, settings and seed: a row that is measured again replaces itself."""
-        identity = [self.model, self.dataset, self.kind, self.split, self.settings, self.seed]
+        """Twelve hex digits for all but scores, machine and date: a row that is measured again replaces itself."""
+        identity = [
+            self.model,
+            self.dataset,
+            self.kind,
+            self.split,
+            self.queries,
+            self.documents,
+            self.settings,
+            self.seed,
+        ]
         return hashlib.sha256(json.dumps(identity, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:12]
 
 
@@ -98,54 +123,83 @@ def save_row(folder: str | Path, row: Row, results: Iterable[QueryResult] = ()) 
     folder = Path(folder)
     path = folder / ROWS_FILE
     others = [other for other in read_rows(path) if other.key != row.key] if path.exists() else []
-    written = [asdict(result) for result in results]
+    written, queries = [asdict(result) for result in results], folder / "queries" / f"{row.key}.jsonl"
     if written:
-        write_jsonl(folder / "queries" / f"{row.key}.jsonl", written)
+        write_jsonl(queries, written)
+    else:
+        queries.unlink(missing_ok=True)  # those of an earlier measurement would pass for this one's
     return write_jsonl(path, [asdict(each) for each in [*others, _checked(row)]])
 
 
 def read_rows(path: str | Path) -> list[Row]:
-    """The rows of a leaderboard file. Raises InputError with the row's number for what is missing or no score."""
-    known = {each.name for each in fields(Row)}
+    """The rows of a leaderboard file. Raises InputError with the line for what is missing, no row or no score."""
     rows = []
-    for number, values in enumerate(read_jsonl(path), 1):
-        place = f"row {number}"
-        if missing := {"model", "dataset", "kind", "metrics"} - set(values):
-            raise InputError("a row of the leaderboard lacks a key", file=short_path(path), place=place, given=missing)
-        if odd := sorted(set(values) - known):
-            raise InputError(
-                "a row of the leaderboard has an unknown key",
-                file=short_path(path),
-                place=place,
-                given=", ".join(odd),
-                allowed=sorted(known),
-            )
+    for line, values in numbered_objects(path):
+        place = f"line {line}"
+        _refuse_keys(values, Row, {"model", "dataset", "kind", "metrics"}, short_path(path), place)
         rows.append(_checked(Row(**values), short_path(path), place))
     return rows
 
 
 def read_query_results(folder: str | Path, row: Row) -> list[QueryResult]:
-    """The queries of a measured row; an empty list where none were kept (published rows, STS)."""
+    """The queries of a measured row; an empty list where none were kept (published rows, STS).
+
+    Raises InputError with the line for what is no result of a query.
+    """
     path = Path(folder) / "queries" / f"{row.key}.jsonl"
-    return [QueryResult(**values) for values in read_jsonl(path)] if path.exists() else []
+    results = []
+    for line, values in numbered_objects(path) if path.exists() else ():
+        place, names = f"line {line}", {each.name for each in fields(QueryResult)}
+        _refuse_keys(values, QueryResult, names, short_path(path), place)
+        result = QueryResult(**values)
+        why, given = _wrong_type(result, QUERY_TYPES) or _wrong_metric(result.metrics) or (None, None)
+        if why:
+            raise InputError(why, file=short_path(path), place=place, given=given)
+        results.append(result)
+    return results
+
+
+def _refuse_keys(values: Mapping[str, Any], kind: type, needed: set[str], file: str, place: str) -> None:
+    known = {each.name for each in fields(kind)}
+    if missing := sorted(needed - set(values)):
+        what, given, allowed = "a row of the leaderboard lacks a key", ", ".join(missing), None
+    elif odd := sorted(set(values) - known):
+        what, given, allowed = "a row of the leaderboard has an unknown key", ", ".join(odd), sorted(known)
+    else:
+        return
+    raise InputError(what, file=file, place=place, given=given, allowed=allowed)
 
 
 def _checked(row: Row, file: str | None = None, place: str | None = None) -> Row:
-    why, given = None, None
-    if row.kind not in KINDS:
+    why, given = _wrong_type(row, ROW_TYPES) or (None, None)
+    if why is None and row.kind not in KINDS:
         why, given = f"a row is {' or '.join(KINDS)}", row.kind
-    elif row.kind == "published" and not row.source:
+    elif why is None and row.kind == "published" and not row.source:
         why, given = "a published row must name its source", row.model
-    elif not row.model or not row.dataset:
+    elif why is None and not (row.model and row.dataset):
         why, given = "a row names a model and a data set", f"{row.model!r}, {row.dataset!r}"
-    elif not row.metrics:
+    elif why is None and not row.metrics:
         why, given = "a row has at least one metric", row.model
-    else:
-        for name, value in row.metrics.items():
-            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-                why, given = f"the metric {name} is no finite number", str(value)
-            elif not -1 <= value <= 1:
-                why, given = f"the metric {name} is no share of 1 (75.68 % is 0.7568)", value
+    elif why is None:
+        why, given = _wrong_metric(row.metrics) or (None, None)
     if why:
         raise InputError(why, file=file, place=place, given=given)
     return row
+
+
+def _wrong_type(part: Row | QueryResult, types: Mapping[str, tuple[type, str]]) -> tuple[str, object] | None:
+    """Why a value is none of its kind, and the value; None where all are."""
+    for name, (kind, words) in types.items():
+        value = getattr(part, name)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            return f"{name} must be {words}", repr(value)
+    return None
+
+
+def _wrong_metric(metrics: Mapping[str, object]) -> tuple[str, object] | None:
+    for name, value in metrics.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            return f"the metric {name} is no finite number", str(value)
+        if not -1 <= value <= 1:
+            return f"the metric {name} is no share of 1 (75.68 % is 0.7568)", value
+    return None

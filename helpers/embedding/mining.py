@@ -42,9 +42,12 @@ def nearest(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k best documents of each query by dot product: scores (Q, k) float32 and numbers (Q, k) int64, best first.
 
+    All D documents where there are fewer than k.
+
     "matmul" needs torch alone and runs on a GPU where there is one; never more than (1024, 16384) scores exist at once.
     """
     queries, documents = (np.ascontiguousarray(side, dtype=np.float32) for side in (queries, documents))
+    k = min(k, len(documents))
     if search == "faiss":
         index = faiss.IndexFlatIP(documents.shape[1])
         index.add(documents)
@@ -83,7 +86,8 @@ def mine(
     margin     a negative scores at most `margin` times the score of its query's worst positive
     lowest, highest  and between these two cosines
 
-    Raises InputError for vectors that are not finite, counts that differ, a query without a positive, or an empty window.
+    Raises InputError for vectors that are not finite, counts that differ, no query, a query without a positive, a positive
+    that is no document, or an empty window.
     """
     _check(queries, documents, positives, skip, top)
     known = [np.array(sorted(set(each))) for each in positives]
@@ -144,5 +148,15 @@ def _check(queries: np.ndarray, documents: np.ndarray, positives: Sequence[Seque
             place=", ".join(f"query {number}" for number in empty[:5]),
             hint="leave it out",
         )
+    if not len(queries):
+        raise InputError("there is no query to mine hard negatives for", given="0 queries")
+    for number, each in enumerate(positives):
+        if outside := [place for place in each if not 0 <= place < len(documents)]:
+            raise InputError(
+                "a positive is no document",
+                place=f"query {number}",
+                given=outside[0],
+                allowed=f"0 to {len(documents) - 1}",
+            )
     if not 0 <= skip < top:
         raise InputError("the rank window is empty", given=f"skip {skip}, top {top}", allowed="0 <= skip < top")

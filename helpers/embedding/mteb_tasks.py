@@ -23,7 +23,6 @@ from helpers.data.retrieval import RetrievalSet, read_beir
 from helpers.embedding.runs import judged_queries
 
 HUB = "huggingface.co"
-KOREAN_TASKS = ("Ko-StrategyQA", "AutoRAGRetrieval", "PublicHealthQA", "KorSTS", "KLUE-STS")
 SPLIT = "test"
 
 

@@ -19,7 +19,7 @@ import torch.distributed as dist
 
 from helpers.course.atomic import atomic_write
 from helpers.course.launch import torchrun
-from helpers.course.lessons import parse_value
+from helpers.course.lessons import parse_parameters
 from helpers.course.paths import repository_path
 from helpers.course.settings import LessonSettings
 from helpers.embedding.gather import end_group, world
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--config_path", default=ScalingSettings.default_config, help="yaml or json")
     parser.add_argument("-p", nargs=2, action="append", default=[], dest="parameters", metavar=("NAME", "VALUE"))
     told = parser.parse_args(arguments)
-    given = {name: parse_value(value) for name, value in told.parameters}
+    given = parse_parameters(told.parameters)
     dist.init_process_group("gloo")
     try:
         rank, processes = world()

@@ -17,6 +17,7 @@ from helpers.data.retrieval import Document, RetrievalSet, write_beir
 from helpers.embedding.batching import DistinctBatches
 from helpers.embedding.contrastive import ContrastiveRows, InfoNCE
 from helpers.embedding.contrastive_settings import InfoNCESettings
+from helpers.embedding.contrastive_trainer import batch_of
 from helpers.embedding.encoder import Encoder
 from helpers.embedding.gather import average_gradients, world
 from helpers.embedding.grad_cache import GradCache
@@ -80,13 +81,6 @@ class ScalingSettings(InfoNCESettings):
         return encoder
 
 
-def token_ids(encoder: Encoder, rows: ContrastiveRows) -> list[list[list[int]]]:
-    """Token ids of queries, documents and hard negatives, each under its prefix."""
-    negatives = [text for texts in rows.negatives for text in texts]
-    sides = [encoder.tokenize(rows.queries, "query"), encoder.tokenize(rows.documents, "document")]
-    return [*sides, encoder.tokenize(negatives, "document")] if negatives else sides
-
-
 def flat_gradient(model: nn.Module) -> Tensor:
     """The gradient on all trainable weights, one after the other: (P,)."""
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -139,7 +133,7 @@ def gradient(
     Both are averaged over the processes; in one process alone, `rows` are the whole batch.
     """
     encoder.zero_grad()
-    ids, loss = token_ids(encoder, rows), InfoNCE(rows, settings.loss_temperature)
+    ids, loss = batch_of(encoder, rows).sides, InfoNCE(rows, settings.loss_temperature)
     if way in (CACHED, WRAPPED):
         model = nn.parallel.DistributedDataParallel(encoder) if way == WRAPPED else encoder
         cache = GradCache(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable
 
@@ -11,7 +12,7 @@ import pandas as pd
 from helpers.course.files import write_table
 from helpers.data.pairs import Pairs
 from helpers.embedding.encoder import Encoder
-from helpers.embedding.training import SimCSESettings, train
+from helpers.embedding.training import Diverged, SimCSESettings, train
 
 SEARCHED = ("lr", "loss_temperature", "batch_size")
 TABLE = "trials.csv"
@@ -24,7 +25,8 @@ def search(
 
     `new_encoder()` must give a fresh encoder with the same weights each time. Every trial gets its own settings object, so
     that what was suggested is what runs; the values that ran stand in the table beside the score. Seeded. The table is
-    left in `output_dir/trials.csv`, written anew after every trial, and each trial is one run of `settings.logger`.
+    left in `output_dir/trials.csv`, written anew after every trial, and each trial is one run of `settings.logger`. A trial
+    that diverged has no `spearman`.
     """
     rows: list[dict[str, float]] = []
 
@@ -37,11 +39,15 @@ def search(
         folder = settings.output_dir / f"trial_{trial.number}"
         shutil.rmtree(folder, ignore_errors=True)
         own = settings.changed(output_dir=folder, **suggested)
-        history = train(new_encoder(), sets, validation, sts, own)
+        try:
+            history = train(new_encoder(), sets, validation, sts, own)
+            steps, spearman = len(history.losses), history.best_spearman
+        except Diverged:  # a rate too high for this model is an answer too
+            steps, spearman = 0, math.nan
         used = {name: getattr(own, name) for name in SEARCHED}
-        rows.append({"trial": trial.number, **used, "steps": len(history.losses), "spearman": history.best_spearman})
+        rows.append({"trial": trial.number, **used, "steps": steps, "spearman": spearman})
         write_table(settings.output_dir / TABLE, _ranked(rows))
-        return history.best_spearman
+        return spearman
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=settings.seed))

@@ -25,10 +25,12 @@ from transformers import PrinterCallback
 
 from helpers.course.checksums import SUMS_FILE, verify_checksums
 from helpers.course.errors import InputError
+from helpers.course.files import short_path
 from helpers.course.machine import set_seed, torch_device
 from helpers.data.pairs import Pairs
 from helpers.data.retrieval import RetrievalSet
-from helpers.embedding.encoder import resolve_model
+from helpers.embedding.evaluation import check_scored
+from helpers.embedding.loading import cannot_load, check_max_length, check_prompt, longest, resolve_model
 from helpers.embedding.piece_weights import PieceWeights
 from helpers.embedding.runs import TOP, dense_run, documents_of, judged_queries
 from helpers.embedding.triplet_settings import LossName, TripletSettings
@@ -65,15 +67,16 @@ def open_sentence_model(model: str | Path, max_length: int | None = None) -> Sen
             model_kwargs={"dtype": torch.float32, "use_safetensors": True},
             token=token,
         )
-    except OSError as error:
-        raise InputError(
-            "this model is neither a folder here nor to be had from the Hugging Face hub",
-            place="model",
-            given=str(model),
-            hint="a gated model needs its licence accepted on its page, and a token in the environment variable "
-            f"{TOKEN_VARIABLE} (it is {'set' if token else 'not set'})",
-        ) from error
+    except (OSError, ValueError) as error:
+        hint = (
+            "a gated model needs its licence accepted on its page, and a token in the environment variable "
+            f"{TOKEN_VARIABLE} (it is {'set' if token else 'not set'})"
+        )
+        raise cannot_load(model, error, hint) from error
     if max_length is not None:
+        check_max_length(
+            max_length, longest(opened[0].auto_model.config), short_path(name) if Path(name).is_dir() else name
+        )
         opened.max_seq_length = max_length
     return opened
 
@@ -126,14 +129,18 @@ def train_triplets(
 
     Runs ``epochs`` or else ``settings.max_steps`` steps. No text stands twice in a batch (it would be a false negative).
     ``prompts`` puts the task prompts before the texts. ``scored`` pairs are trained beside the triplets, batch by batch,
-    with CoSENT. Raises InputError where there are fewer rows than a batch takes.
+    with CoSENT. Raises InputError where there are fewer rows than a batch takes, a prompt leaves no room for the texts, or
+    the scores are all the same.
     """
     size = batch_size or settings.batch_size
     for rows in (triplets, *([scored] if scored else [])):
         if len(rows) < size:
             raise InputError("there are fewer rows than a batch takes", given=len(rows), allowed=f"{size} or more")
+    for name in set(PROMPTS) if prompts else ():
+        _check_prompt(model, name)
     data, functions = {"triplets": triplet_dataset(triplets)}, {"triplets": loss}
     if scored is not None:
+        check_scored(scored.first, scored.second, scored.scores)
         data["scored"] = Dataset.from_dict(
             {"sentence1": scored.first, "sentence2": scored.second, "score": scored.scores}
         )
@@ -195,6 +202,8 @@ def triplet_dataset(triplets: Pairs) -> Dataset:
 
 def unit_vectors(model: SentenceTransformer, texts: Sequence[str], prompt: str | None = None) -> np.ndarray:
     """(N, H) float32 of length 1; ``prompt`` is the name of one of the model's prompts, None puts nothing before."""
+    if prompt is not None:
+        _check_prompt(model, prompt)
     given = {"prompt": ""} if prompt is None else {"prompt_name": prompt}
     return model.encode(list(texts), normalize_embeddings=True, show_progress_bar=False, batch_size=32, **given)
 
@@ -214,6 +223,13 @@ def sentence_run(
 
 
 def sentence_spearman(model: SentenceTransformer, pairs: Pairs) -> float:
-    """Spearman's correlation of cosine and score of scored pairs, -1 to 1."""
+    """Spearman's correlation of cosine and score of scored pairs, -1 to 1. Raises what `check_scored` does."""
+    check_scored(pairs.first, pairs.second, pairs.scores)
     left, right = unit_vectors(model, pairs.first), unit_vectors(model, pairs.second)
     return float(spearmanr((left * right).sum(1), pairs.scores).statistic)
+
+
+def _check_prompt(model: SentenceTransformer, name: str) -> None:
+    """Refuse a prompt that leaves no room for the texts; one that the model lacks is named by the library itself."""
+    if model.max_seq_length is not None:
+        check_prompt(model.tokenizer, model.prompts.get(name) or "", model.max_seq_length)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,17 +16,21 @@ from pydantic import AliasChoices, Field
 from torch import Tensor
 
 from helpers.course.errors import InputError
-from helpers.course.files import REPOSITORY, atomic_write, short_path
+from helpers.course.files import atomic_write
 from helpers.course.run_log import Logger, RunLog, run_log
-from helpers.course.settings import LessonSettings
 from helpers.data.pairs import Pairs
 from helpers.embedding.adapters import LoraWatch
+from helpers.embedding.data_settings import DataSettings
 from helpers.embedding.encoder import Encoder
-from helpers.embedding.evaluation import sts_spearman
+from helpers.embedding.evaluation import check_scored, sts_spearman
 from helpers.embedding.losses import cosent_loss, info_nce
 
 
-class SimCSESettings(LessonSettings):
+class Diverged(InputError):
+    """Training ran into numbers that are not finite: nothing that follows could be learned."""
+
+
+class SimCSESettings(DataSettings):
     """The knobs of lesson 02, under the names of the script that it follows."""
 
     default_config: ClassVar[str | None] = "config/simcse.yaml"
@@ -45,6 +50,9 @@ class SimCSESettings(LessonSettings):
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps over which the learning rate rises")
     weight_decay: float = Field(0.01, ge=0)
     max_length: int = Field(48, ge=8, description="pieces kept of a sentence")
+    pooling: Literal["mean", "cls"] | None = Field(
+        None, description="null: what the model was saved with, else the mean"
+    )
     piece_weights: bool = Field(False, description="pool by a weighted mean: rare pieces count more, and it is learned")
     use_lora: bool = True
     lora_r: int = Field(16, ge=1)
@@ -61,13 +69,9 @@ class SimCSESettings(LessonSettings):
     trials: int = Field(6, ge=1, description="trials of a search")
     seeds: int = Field(3, ge=1, description="how many seeds the comparison over seeds runs")
 
-    def data(self, name: str) -> Path:
-        """A file below `data_dir`; where that lacks it and `sample_data` has it, the latter is taken, and said."""
-        path, sample = self.data_dir / name, REPOSITORY / "sample_data" / name
-        if not path.exists() and sample.exists():
-            print(f"{short_path(path)} does not exist: {short_path(sample)} is taken")
-            return sample
-        return path
+    def encoder(self) -> Encoder:
+        """The model to start from, without an adapter."""
+        return Encoder.load(self.model, pooling=self.pooling, max_length=self.max_length)
 
 
 @dataclass
@@ -121,10 +125,9 @@ def validation_loss(encoder: Encoder, pairs: Pairs, batch_size: int, temperature
         first = encoder.embed(encoder.tokenize(batch.first))
         encoder.train()
         second = encoder.embed(encoder.tokenize(batch.second))
-        if len(batch) > 1:
-            mask = _same_text(Pairs(batch.first, batch.second)).to(first.device)
-            total += info_nce(first, second, None, temperature, mask=mask).item() * len(batch)
-            count += len(batch)
+        mask = _same_text(Pairs(batch.first, batch.second)).to(first.device)
+        total += info_nce(first, second, None, temperature, mask=mask).item() * len(batch)
+        count += len(batch)
     torch.set_rng_state(state)
     return total / count
 
@@ -138,8 +141,7 @@ def batches(sets: list[Pairs], size: int, seed: int, epoch: int) -> Iterator[Pai
         cut += [(pairs, order[i : i + size]) for i in range(0, len(order) - 1, size)]
     for number in torch.randperm(len(cut), generator=draw).tolist():
         pairs, rows = cut[number]
-        if len(rows) > 1:
-            yield pairs.take(rows)
+        yield pairs.take(rows)
 
 
 def train(encoder: Encoder, sets: list[Pairs], validation: Pairs, sts: Pairs, settings: SimCSESettings) -> History:
@@ -148,10 +150,14 @@ def train(encoder: Encoder, sets: list[Pairs], validation: Pairs, sts: Pairs, se
     `output_dir/checkpoint.pt` is written at every validation and removed at the end: a run that was killed goes on from
     it, one with other settings or data begins anew. Draws of step n depend on the seed and n alone, so a run that was
     killed ends at the weights of one that was not. Nothing else in `output_dir` is touched but the log of `logger`.
-    Raises InputError where a set has fewer than two pairs, LoraDidNotMove where an adapter does not learn.
+    Raises InputError where a set has fewer than two pairs or scores that are all the same, Diverged where the loss or the
+    Spearman is no longer a finite number, LoraDidNotMove where an adapter does not learn.
     """
     if any(len(pairs) < 2 for pairs in sets) or len(validation) < 2:
         raise InputError("training needs at least two pairs in every set", given=f"{[len(pairs) for pairs in sets]}")
+    for pairs in sets:
+        if pairs.scores is not None:
+            check_scored(pairs.first, pairs.second, pairs.scores)
     if settings.piece_weights:
         encoder.weigh_pieces(encoder.tokenize([text for pairs in sets for text in pairs.first + pairs.second]))
     trained = {name: p for name, p in encoder.named_parameters() if p.requires_grad}
@@ -182,6 +188,7 @@ def train(encoder: Encoder, sets: list[Pairs], validation: Pairs, sts: Pairs, se
             torch.manual_seed(settings.seed * 1_000_003 + step)
             encoder.train()
             loss = pair_loss(encoder, batch, settings.loss_temperature, settings.score_temperature)
+            _refuse_not_finite("loss", loss.item(), step, settings.lr)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(trained.values(), 1.0)
             optimizer.step()
@@ -235,10 +242,17 @@ def _validate(
 ) -> None:
     loss = validation_loss(encoder, validation, settings.batch_size, settings.loss_temperature, settings.seed)
     spearman = sts_spearman(encoder, sts.first, sts.second, sts.scores)
+    _refuse_not_finite("Spearman on the dev side", spearman, step, settings.lr)
     history.validations.append({"step": step, "validation_loss": loss, "spearman": spearman})
     log.log({"validation_loss": loss, "spearman": spearman}, step)
     if spearman > history.best_spearman:
         history.best_step, history.best_spearman = step, spearman
+
+
+def _refuse_not_finite(what: str, value: float, step: int, lr: float) -> None:
+    if not math.isfinite(value):
+        hint = f"the training has diverged: lower lr (it is {lr:g})"
+        raise Diverged(f"the {what} is not a finite number", place=f"step {step}", given=value, hint=hint)
 
 
 @torch.no_grad()

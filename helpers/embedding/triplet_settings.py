@@ -7,14 +7,12 @@ from typing import ClassVar, Literal
 
 from pydantic import AliasChoices, Field
 
-from helpers.course.files import short_path
-from helpers.course.paths import REPOSITORY
-from helpers.course.settings import LessonSettings
+from helpers.embedding.data_settings import DataSettings
 
 LossName = Literal["TripletLoss", "MultipleNegativesRankingLoss"]
 
 
-class TripletSettings(LessonSettings):
+class TripletSettings(DataSettings):
     """Settings of config/triplet.yaml; the ``recipe_`` ones are those of Google's guide, under the values it has there."""
 
     default_config: ClassVar[str | None] = "config/triplet.yaml"
@@ -43,11 +41,3 @@ class TripletSettings(LessonSettings):
     recipe_batch_size: int = Field(1, ge=1)
     recipe_epochs: int = Field(5, ge=1)
     recipe_lr: float = Field(2e-5, gt=0, le=1)
-
-    def data(self, name: str) -> Path:
-        """A file below ``data_dir``; where that lacks it and ``sample_data`` has it, the latter is taken, and said."""
-        path, sample = self.data_dir / name, REPOSITORY / "sample_data" / name
-        if not path.exists() and sample.exists():
-            print(f"{short_path(path)} does not exist: {short_path(sample)} is taken")
-            return sample
-        return path

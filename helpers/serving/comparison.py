@@ -31,19 +31,19 @@ def sorted_table(table: pd.DataFrame, by: str, *, best_first: bool = True) -> pd
     return order.sort_values(by, ascending=not best_first, kind="stable", na_position="last", ignore_index=True)
 
 
-def newest(rows: Sequence[Row], model: str, dataset: str) -> Row | None:
-    """The row of a model on a data set that was measured last; a published one counts as oldest."""
-    own = [row for row in rows if (row.model, row.dataset) == (model, dataset)]
+def newest(rows: Sequence[Row], model: str, test: str) -> Row | None:
+    """The row of a model on a test (``Row.test``) that was measured last; a published one counts as oldest."""
+    own = [row for row in rows if (row.model, row.test) == (model, test)]
     return max(own, key=lambda row: row.date or "", default=None)
 
 
 def side_by_side(rows: Sequence[Row], first: str, second: str, metric: str) -> pd.DataFrame:
-    """dataset, and a column of ``metric`` for each model: the data sets that both have it for, in order of name."""
+    """dataset (``Row.test``), and a column of ``metric`` for each model: the tests that both have it for, by name."""
     lines = []
-    for dataset in sorted({row.dataset for row in rows}):
-        pair = [newest(rows, model, dataset) for model in (first, second)]
+    for test in sorted({row.test for row in rows}):
+        pair = [newest(rows, model, test) for model in (first, second)]
         if all(row is not None and metric in row.metrics for row in pair):
-            lines.append({"dataset": dataset, first: pair[0].metrics[metric], second: pair[1].metrics[metric]})
+            lines.append({"dataset": test, first: pair[0].metrics[metric], second: pair[1].metrics[metric]})
     return pd.DataFrame(lines, columns=["dataset", first, second])
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -46,10 +47,13 @@ def page(results: Path, published: Path) -> None:
 
 
 def _read(path: Path) -> list[Row]:
-    if not path.exists():
-        return []
+    return _readable(lambda: read_rows(path)) if path.exists() else []
+
+
+def _readable(read: Callable[[], list]) -> list:
+    """What was read; where it is damaged, nothing, and the page says so."""
     try:
-        return read_rows(path)
+        return read()
     except InputError as error:
         st.error(f"This file cannot be shown:\n\n```\n{error}\n```")
         return []
@@ -108,7 +112,8 @@ def _comparison(rows: list[Row], results: Path) -> None:
     chosen = [newest(rows, model, dataset) for model in (first, second)]
     if len(set(chosen[0].metrics) & set(chosen[1].metrics)) > 2:
         st.plotly_chart(radar(chosen[0].metrics, chosen[1].metrics, (first, second)), key="radar")
-    _queries(*(read_query_results(results, row) for row in chosen), metric, first, second)
+    each = (_readable(lambda row=row: read_query_results(results, row)) for row in chosen)
+    _queries(*each, metric, first, second)
 
 
 def _queries(one: list[QueryResult], two: list[QueryResult], metric: str, first: str, second: str) -> None:
