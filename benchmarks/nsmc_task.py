@@ -68,7 +68,7 @@ def choices(count: int, mix: Sequence[Row], seed: int) -> list[Row]:
     petitions = read_jsonl(course_data_dir("classification/petitions_category.jsonl.gz"))
     asked = [(row["title"], row["label"]) for row in petitions]
     texts = [row["output"].split("\n")[0] for row in mix] + [text for text, _ in said[:12_000]]
-    return ChoiceRows(texts, [Labelled("말하는 사람의 뜻을", said), Labelled("청원의 분야를", asked)], seed).rows(count)
+    return ChoiceRows(texts, [Labelled("말하는 사람의 뜻", said), Labelled("청원의 분야", asked)], seed).rows(count)
 
 
 def without_test_texts(rows: Sequence[Row]) -> list[Row]:

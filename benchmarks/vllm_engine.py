@@ -92,8 +92,10 @@ def measure(
     """Both contenders in turns, then constrained choice; prints the table."""
     from vllm.sampling_params import StructuredOutputsParams
 
+    choice = StructuredOutputsParams(choice=[engine.prompt.spelled(domain) for domain in DOMAINS])
+
     def choose(some: Sequence[list[int]] = prompts) -> None:
-        engine.ask(some, structured_outputs=StructuredOutputsParams(choice=list(DOMAINS)))
+        engine.ask(some, structured_outputs=choice)
 
     local.generate(prompts[:2], 2), by_engine(engine, prompts[:2], [2, 2]), choose(prompts[:2])
     seconds: dict[tuple[str, str | int], list[float]] = {}

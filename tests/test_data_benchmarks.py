@@ -3,6 +3,7 @@
 import datasets
 import pandas as pd
 import pytest
+from sklearn.model_selection import train_test_split
 
 from helpers.course.errors import InputError
 from helpers.course.files import sample_data
@@ -92,6 +93,33 @@ def test_a_sample_keeps_the_shares_of_the_classes_and_the_order_of_the_file():
     assert list(drawn["line"]) == sorted(drawn["line"])
     assert drawn.equals(stratified_sample(table, 20, 13)) and not drawn.equals(stratified_sample(table, 20, 14))
     assert len(stratified_sample(table, None, 13)) == len(stratified_sample(table, 100, 13)) == 100
+
+
+@pytest.mark.parametrize("rows", [6, 13, 24, 77, 94, 95])
+def test_a_sample_is_scikit_learns_and_has_any_size(rows):
+    table = read_benchmark("kornli", sample_data("zero_shot"))
+    drawn = stratified_sample(table, rows, 13)
+    assert len(drawn) == rows and max(drawn["label"].value_counts()) <= rows // 3 + 1
+    if rows > len(table) - 3:
+        with pytest.raises(ValueError, match="number of classes"):  # why the draws are made by hand
+            train_test_split(table, train_size=rows, random_state=13, stratify=table["label"])
+        return
+    theirs, _ = train_test_split(table, train_size=rows, random_state=13, stratify=table["label"])
+    assert drawn.equals(theirs.sort_index().reset_index(drop=True))
+
+
+def test_a_file_without_rows_or_in_another_encoding_is_refused(tmp_path):
+    path, header = tmp_path / "ratings_test.txt", "id\tdocument\tlabel\n"
+    path.write_text(header, encoding="utf-8")
+    with pytest.raises(InputError, match="holds no row"):
+        read_benchmark("nsmc", path)
+    path.write_text(f"{header}1\t\t1\n", encoding="utf-8")
+    with pytest.raises(InputError, match="1 x the text in document is empty"):
+        read_benchmark("nsmc", path, Rejects(tmp_path / "rows.jsonl"))
+    path.write_bytes(f"{header}1\t좋다\t1\n".encode("cp949"))
+    with pytest.raises(InputError, match="save it again as UTF-8") as told:  # this reader takes no encoding
+        read_benchmark("nsmc", path)
+    assert told.value.allowed == ["utf-8"]
 
 
 @pytest.mark.parametrize("names", [["0", "1"], ["negative", "positive"]])

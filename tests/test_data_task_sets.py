@@ -133,6 +133,58 @@ def test_repetitions_go_once_and_contradictions_go_both(tmp_path, phrasings):
     }
 
 
+BAD_PARTS = [
+    ({"qa": None}, "qa: is no object with keys"),
+    ({"qa": ["x"]}, "qa: is no object with keys"),
+    ({"simplified": "x"}, "simplified: is no object with keys"),
+    ({"paraphrase": None}, "paraphrase: is no object with keys"),
+    ({"qa": [{"kind": "abstractive_short", "name": "가", "question": "무엇인가?", "answer": "물"}]},
+     "abstractive_short: name: a row cannot set this field"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("part", "reason"), BAD_PARTS)
+def test_a_part_of_the_wrong_kind_is_refused_with_its_line_and_the_article_stays(tmp_path, phrasings, part, reason):
+    good = {"id": "a", "title": "보관함", "text": TEXT}
+    items, rejects = items_of(tmp_path, "articles.jsonl", [good, good | {"id": "b", "text": TEXT * 2} | part])
+    assert [(entry["line"], entry["reason"]) for entry in rejects.rows] == [(2, reason)]
+    assert build(items, phrasings, rejects).counts()["title_generation"] == 2
+
+
+def test_a_finished_row_without_instruction_is_refused_where_no_wording_is_drawn(tmp_path, phrasings):
+    rows = [row("free_response", "가", "나") | {"instruction": ""}, row("paraphrasing", "비가 온다.", "비가 내린다.")]
+    items, rejects = items_of(tmp_path, "mine.jsonl", [*rows, rows[1] | {"instruction": "", "input": "눈이 온다."}])
+    made = build(items, phrasings, rejects)
+    assert made.counts() == {"paraphrasing": 2} and made.as_rows()[1]["instruction"] in phrasings["paraphrasing"]
+    assert [(entry["line"], entry["reason"]) for entry in rejects.rows] == [
+        (1, "the row has no instruction, and there are no wordings of its task")
+    ]
+
+
+def test_a_mix_that_names_itself_is_refused(tmp_path, phrasings):
+    row_of_mix = {"input": "내일 비가 오는지 알려 줘", "output": "내일 비 여부"}
+    rows = [row_of_mix | {"source": source} for source in ("mix_permissive", "sae4k")]
+    items, rejects = items_of(tmp_path, "mix_permissive.jsonl", rows)
+    assert len(items) == 1 and [entry["line"] for entry in rejects.rows] == [1]
+
+
+def test_a_set_of_labels_that_we_wrote_is_read_again(tmp_path, phrasings):
+    items, rejects = items_of(
+        tmp_path, "mine.jsonl", [row("nsmc_sentiment", "참 좋다", label) for label in ("긍정", "좋음")]
+    )
+    assert [built.row["output"] for built in build(items, phrasings, rejects).rows] == ["긍정"]
+    assert [entry["reason"] for entry in rejects.rows] == ["the label '좋음' is unknown"]
+
+
+def test_free_rows_with_other_instructions_on_one_text_are_other_rows(tmp_path, phrasings):
+    rows = [
+        row("free_response", "비가 온다.", "네.") | {"instruction": said} for said in ("맞아?", "확인해 줘.", "맞아 ?")
+    ]
+    items, rejects = items_of(tmp_path, "mine.jsonl", rows)
+    assert len(build(items, phrasings, rejects).rows) == 2
+    assert rejects.counts == {"the same row stands in the set already": 1}
+
+
 def test_limits_refuse_long_rows_and_balance_tasks(tmp_path, phrasings):
     rows = [row("paraphrasing", f"{number}번 비가 온다.", f"비가 {number}번 내린다.") for number in range(20)]
     items, rejects = items_of(tmp_path, "mine.jsonl", [*rows, row("free_response", "", "가" * 300)])

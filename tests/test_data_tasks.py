@@ -97,6 +97,7 @@ BROKEN_INPUTS = [
     ("abstractive_qa_objective", "질문: 맞나?\n보기: 가 / 가", "가", "different options"),
     ("abstractive_qa_objective", "질문: 맞나?\n보기: 가 / 나 / ", "가", "an option is empty"),
     ("text_completion", TEXT, TEXT, "no unfinished text"),
+    ("text_completion", "그가 물었다. “너는 어디 가니?”", TEXT, "no unfinished text"),
     ("title_to_contents", "가" * 61, TEXT * 9, "more than 60"),
     ("text_simplification", "짧다.", "더 짧다고요.", "not shorter"),
     ("text_composition", "문장1: ___\n문장2: 가.\n문장3: 나.", "다.", "not in the middle"),
@@ -196,6 +197,12 @@ def test_sentences_end_at_their_marks_only():
         "하고 말했다.",
     ]
     assert sentences_of("") == []
+
+
+def test_a_text_is_not_cut_behind_a_closing_quotation_mark():
+    source = Material(kind="article", name="a", group="a", text="그는 어제 나에게 “어디 가니?” 하고 두 번 다시 물었다.")
+    cuts = {TASKS["text_completion"].make(source, random.Random(seed))[0] for seed in range(40)}
+    assert len(cuts) > 1 and not any(cut.endswith("가니?”") for cut in cuts)
 
 
 def test_the_other_spelling_of_no_is_brought_to_the_standard():

@@ -1,5 +1,6 @@
 """DPO: our loss against trl's, pairs checked, ids of the prompt object, win rates that length cannot fool."""
 
+import copy
 import json
 import math
 from types import SimpleNamespace
@@ -144,6 +145,8 @@ def test_the_ids_of_a_pair_are_those_of_instruction_tuning(pairs, prompt):
 FAULTS = {
     "chosen and rejected are the same": {"rejected": " 아홉  시에 엽니다."},
     "chosen is empty": {"chosen": "\n"},
+    "rejected is empty": {"rejected": "\u200b\ufeff"},  # nothing that is seen
+    "part is no text": {"part": None},
     "rejected is missing or no text": {"rejected": 9},
     "the pair is longer than 64 tokens": {"chosen": "아홉 시에 엽니다. " * 40},
 }
@@ -158,6 +161,17 @@ def test_a_faulty_pair_is_named_with_file_and_line(what, tmp_path, prompt):
     rejects = Rejects(tmp_path / "out.jsonl")
     assert [pair.line for pair in read_pairs(path, prompt, 64, rejects)] == [1]
     assert rejects.counts == {what: 1} and rejects.rows[0]["line"] == 2
+
+
+def test_a_special_token_in_a_chat_costs_its_pair_not_the_run(tmp_path, prompt):
+    tokenizer = copy.deepcopy(prompt.tokenizer)
+    tokenizer.chat_template = "{{ bos_token }}{% for m in messages %}[{{ m.content }}]{% endfor %}"
+    path = write_jsonl(tmp_path / "pairs.jsonl", [GOOD, GOOD | {"prompt": "</s>는 무엇인가요?"}])
+    chat, rejects = Prompt.for_tokenizer(tokenizer, "chat"), Rejects(tmp_path / "out.jsonl")
+    assert [pair.line for pair in read_pairs(path, chat, 64, rejects)] == [1]
+    assert rejects.rows[0]["line"] == 2 and "special tokens" in rejects.rows[0]["reason"]
+    with pytest.raises(InputError, match=r"(?s)special tokens.*pairs.jsonl, line 2"):
+        read_pairs(path, chat, 64)
 
 
 def test_a_question_on_both_sides_is_named_with_both_places(tmp_path, prompt):
@@ -218,6 +232,8 @@ def test_matched_pairs_are_longer_as_often_as_shorter(prompt):
     matched = length_matched(pairs)
     assert [pair.prompt for pair in matched] == ["0번?", "일곱?", "여덟?"]  # the nearest difference is the partner
     assert sum(pair.difference for pair in matched[:2]) == 0
+    with pytest.raises(InputError, match=r"(?s)lengths are matched.*longer in 6 pairs, shorter in 0"):
+        length_matched(pairs[:6])
 
 
 def test_a_judge_that_looks_only_at_length_gets_one_half():
@@ -229,11 +245,16 @@ def test_a_judge_that_looks_only_at_length_gets_one_half():
         assert abs(win_rate(values).share - 0.5) > 0.2
         rate = length_matched_win_rate(values, lengths)
         assert rate.share == rate.low == rate.high == 0.5
-        assert longer_preferred(values, lengths) == (liking > 0)
+        liked = longer_preferred(values, lengths)
+        assert liked.share == liked.low == liked.high == (liking > 0)
         assert value_of_a_token(values, lengths) == pytest.approx(liking)
     right = torch.tensor([[1.0, 0.0]]).expand(60, 2)
     assert length_matched_win_rate(right, lengths).share == win_rate(right).share == 1
     assert value_of_a_token(right, lengths) == pytest.approx(0)
+    few = longer_preferred(torch.randn(30, 2, generator=draw), lengths[30:])
+    assert few.high - few.low > 0.25  # thirty pairs say little
+    with pytest.raises(InputError, match="unequal length"):
+        longer_preferred(right, torch.ones(60, 2))
     with pytest.raises(InputError, match="0 shorter"):
         length_matched_win_rate(right[:40], lengths[:40])
 
@@ -267,6 +288,8 @@ def test_settings_say_what_does_not_go_together():
         DpoSettings.load(smoke=False, sft_weight=1.0, loss_type="sigmoid_norm")
     with pytest.raises(InputError, match="beta"):
         DpoSettings.load(smoke=False, beta=0)
+    with pytest.raises(InputError, match="betas"):
+        DpoSettings.load(smoke=False, betas=[-1, 0.1])
     notebook = json.loads((REPOSITORY / "notebooks/08_preference_dpo.ipynb").read_text(encoding="utf-8"))
     cell = next(one for one in notebook["cells"] if "parameters" in one["metadata"].get("tags", []))
     told = [line.split(" = ")[0] for line in "".join(cell["source"]).splitlines()]

@@ -121,8 +121,13 @@ def test_an_answer_is_one_of_the_choices(engine, gate):
     labels = ["금융", "통신", "여행"]
     free = engine.ask(gate.prompts, max_tokens=8)
     assert not all(answer.text in labels for answer in free)
-    held = engine.ask(gate.prompts, structured_outputs=StructuredOutputsParams(choice=labels))
+    spelled = [engine.prompt.spelled(label) for label in labels]
+    assert spelled == [f" {label}" for label in labels]
+    held = engine.ask(gate.prompts, structured_outputs=StructuredOutputsParams(choice=spelled))
     assert all(answer.text in labels and answer.finish == "stop" for answer in held)
+    answer_begins = engine.prompt.example("?", labels[0]).input_ids[len(engine.prompt.prompt_ids("?"))]
+    assert engine.prompt.tokenizer.convert_ids_to_tokens(answer_begins)[0] == "▁"
+    assert all(engine.prompt.tokenizer.convert_ids_to_tokens(answer.ids[0])[0] == "▁" for answer in held)
 
 
 def test_a_seed_repeats_a_draw(engine, gate):
@@ -169,3 +174,21 @@ def test_without_vllm_one_clear_error(monkeypatch):
     monkeypatch.setattr("helpers.instruct.engine_start.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"vLLM is not to be had here[\s\S]*Colab"):
         need_vllm()
+
+
+def test_a_backend_over_the_engine_speaks_as_its_adapter(engine, merged, adapters):
+    from helpers.instruct.backends import TransformersBackend
+    from helpers.instruct.vllm_backend import VllmBackend
+
+    local = TransformersBackend.load(str(merged), adapters)
+    prompts = [engine.prompt.prompt_ids(text) for text in ("사과는 무슨 색인가요?", "인사해 줘.")]
+    words, found = ["빨강", "노랑"], []
+    labels = [engine.prompt.example("?", word).input_ids[len(engine.prompt.prompt_ids("?")) : -1] for word in words]
+    for which, adapter in (("base", None), ("first", "first"), ("second", "second")):
+        own = VllmBackend(engine, engine.prompt, name=which, adapter=adapter)
+        theirs = local[which].likelihoods(prompts, labels)
+        torch.testing.assert_close(own.likelihoods(prompts, labels), theirs, atol=0.02, rtol=0)
+        assert all(place in (0, 1) for place in own.choose(prompts, words, labels))
+        assert len(own.free(prompts, 4)) == 2 and own.room == CONTEXT and own.facts["backend"] == "vllm"
+        found.append(theirs)
+    assert (found[0] - found[1]).abs().max() > 0.1 < (found[1] - found[2]).abs().max()

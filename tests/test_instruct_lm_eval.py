@@ -1,7 +1,6 @@
 """The four tasks as task files of lm-evaluation-harness: same rows, same log-probabilities, same accuracy."""
 
 import logging
-import sys
 
 import pytest
 import torch
@@ -71,11 +70,14 @@ def test_the_equality_can_fail(small, theirs):
     assert (other - of_harness(theirs, "nsmc")).abs().max() > 0.1
 
 
-def test_the_task_files_are_read_offline_from_local_files():
-    sys.path.insert(0, str(REPOSITORY / "config" / "lm_eval"))
-    try:
-        import course_rows
-    finally:
-        sys.path.pop(0)
+def test_the_task_files_are_read_offline_from_local_files(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(REPOSITORY / "config" / "lm_eval")
+    import course_rows
+
     rows = course_rows.nsmc(rows=10)["test"]
     assert rows.num_rows == 10 and rows[0]["words"] == ["부정", "긍정"] and rows[0]["prompt"].endswith("###출력:")
+    lines = ["id\tdocument\tlabel", "1\t좋다\t1", "2\t\t0", "3\t별로\t0"]  # the public file has such rows
+    (tmp_path / "ratings_test.txt").write_text("\n".join(lines), encoding="utf-8")
+    monkeypatch.setattr(course_rows, "REJECTED", tmp_path)
+    assert course_rows.nsmc(data_dir=str(tmp_path))["test"].num_rows == 2
+    assert (tmp_path / "nsmc.jsonl.rejected.jsonl").is_file()

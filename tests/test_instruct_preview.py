@@ -2,6 +2,7 @@
 
 import copy
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -123,4 +124,27 @@ def test_an_adapter_that_does_not_move_is_named(base):
             weight += 0.1
     watch.on_optimizer_step(None, None, None, **told)
     assert watch.checked
+    model.unload()
+
+
+@pytest.mark.parametrize("seen", ["in the gradient", "by the optimizer"])
+def test_a_step_that_overflowed_is_not_judged(base, seen):
+    """float16: the first scale is a guess, GradScaler skips the step, transformers calls the callback all the same."""
+    model = get_peft_model(base[0], LoraConfig(r=2, target_modules=["q_proj"]))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer.step_was_skipped = seen == "by the optimizer"
+    for weight in lora_b(model).values():
+        weight.grad = torch.full_like(weight, float("inf") if seen == "in the gradient" else 1.0)
+    watch, told = LoraWatch(), {"model": model, "optimizer": optimizer}
+    watch.on_pre_optimizer_step(None, None, None, **told)
+    watch.on_optimizer_step(None, None, None, **told)  # nothing moved, rightly
+    assert not watch.checked
+    with pytest.raises(LoraDidNotMove, match="not finite"):
+        watch.on_train_end(None, SimpleNamespace(global_step=1), None)
+    optimizer.step_was_skipped = False
+    for weight in lora_b(model).values():
+        weight.grad = torch.ones_like(weight)
+    watch.on_pre_optimizer_step(None, None, None, **told)
+    with pytest.raises(LoraDidNotMove, match="8 of 8"):  # a step that was taken is judged
+        watch.on_optimizer_step(None, None, None, **told)
     model.unload()

@@ -34,13 +34,16 @@ def test_rows_that_cannot_be_used_are_kept_with_their_line(tmp_path):
         {"instruction": "", "input": "", "output": "네."},
         {"instruction": "더해 줘.", "input": 3, "output": "네."},
         {"input": "지시 없이 묻는 말", "output": "네."},
+        {"instruction": "\u200b", "output": "네."},
+        {"instruction": "인사해 줘.", "output": "\ufeff"},
     )
     rejects = Rejects(tmp_path / "out.jsonl")
     rows = read_rows(path, rejects)
     assert [row["output"] for row in rows] == ["안녕하세요.", "네."]
     assert rows[0] == {"instruction": "인사해 줘.", "input": "", "output": "안녕하세요.", "task": ""}
     assert [(row["line"], row["reason"]) for row in rejects.rows] == [
-        (2, "the output is empty"), (3, "there is no instruction"), (4, "input is not a text")
+        (2, "the output is empty"), (3, "there is no instruction"), (4, "input is not a text"),
+        (6, "there is no instruction"), (7, "the output is empty"),
     ]  # fmt: skip
     with pytest.raises(InputError, match="no row"):
         read_rows(write(tmp_path / "bad.jsonl", {"text": "가"}), rejects)
@@ -55,6 +58,10 @@ def test_no_question_stands_on_both_sides():
     assert len(split_by_question(rows, 0.5, 7, seed=1)[1]) == 6  # at most 7 rows, three a question
     with pytest.raises(InputError, match="too few"):
         split_by_question(rows[:1], 0.5, 5, seed=1)
+    with pytest.raises(InputError, match=r"(?s)max_val_rows.*given:   2.*allowed: 3 or more"):
+        split_by_question(rows, 0.2, 2, seed=1)
+    small = [{"instruction": "한 번", "input": "", "output": "답", "task": ""}]
+    assert split_by_question([*rows, *small], 0.2, 2, seed=1)[1] == small  # the others do not fit and are passed over
 
 
 def test_validation_questions_are_taken_out_of_training(tmp_path):
@@ -71,6 +78,22 @@ def test_a_long_row_is_put_aside_and_never_cut(prompt, tmp_path):
     assert rejects.rows[0]["reason"] == "longer than 64 tokens"
     with pytest.raises(InputError, match="no row fits"):
         to_examples(rows, prompt, 8)
+
+
+def test_a_row_is_put_aside_with_its_file_and_line_also_where_a_chat_holds_a_special_token(tmp_path):
+    tokenizer = AutoTokenizer.from_pretrained(REPOSITORY / "sample_data/models/ko-mini-mistral")
+    tokenizer.chat_template = "{{ bos_token }}{% for m in messages %}[{{ m.content }}]{% endfor %}"
+    chat = Prompt.for_tokenizer(tokenizer, "chat")
+    texts = ("인사해 줘.", "끝은 </s> 이렇게 쓰나요?", "길게 " * 60)
+    path = write(tmp_path / "rows.jsonl", *({"instruction": text, "output": "네."} for text in texts))
+    rows, rejects = read_rows(path, Rejects(tmp_path / "in.jsonl")), Rejects(tmp_path / "out.jsonl")
+    fitting, _ = to_examples(rows, chat, 64, rejects)
+    assert fitting == rows[:1]
+    assert [(row["file"], row["line"]) for row in rejects.rows] == [(str(path), 2), (str(path), 3)]
+    assert "special tokens" in rejects.rows[0]["reason"]
+    with pytest.raises(InputError, match=r"(?s)special tokens.*rows.jsonl, line 2"):
+        to_examples(rows, chat, 64)
+    assert without_questions(rows, rows[2:], rejects) == rows[:2] and rejects.rows[-1]["line"] == 3
 
 
 def test_nothing_or_everything_trained_is_an_error(prompt):

@@ -8,7 +8,7 @@ from sklearn.metrics import f1_score
 from helpers.course.errors import InputError
 from helpers.instruct.answers import read_answer
 from helpers.instruct.decisions import content_free_bias, decide
-from helpers.instruct.scores import NO_LABEL, confusion, interval, macro_f1_of, per_class, score
+from helpers.instruct.scores import NO_LABEL, chance_f1, confusion, interval, macro_f1_of, per_class, score
 
 WORDS = {"positive": "긍정", "negative": "부정"}
 
@@ -25,6 +25,11 @@ WORDS = {"positive": "긍정", "negative": "부정"}
         ("좋은 영화네요", None, None),
         ("", None, None),
         ("\n긍정", "positive", "positive"),
+        ("긍정은 아니다", None, "positive"),
+        ("긍정적이지 않다", None, "positive"),
+        ("긍정이다만 아쉽다", None, "positive"),
+        ("긍정. 다시 보고 싶다", "positive", "positive"),
+        ("'긍정'이에요 정말", "positive", "positive"),
         ("\u1100\u1173\u11bc\u110c\u1165\u11bc", "positive", "positive"),
     ],
 )
@@ -110,3 +115,21 @@ def test_the_tables_show_what_was_no_label():
     table = confusion(GOLD, SAID, ["a", "b", "c"])
     assert table.loc["a"].tolist() == [3, 1, 0, 2] and int(table.to_numpy().sum()) == 10
     assert per_class(GOLD, SAID, ["a", "b", "c"]).loc["a", ["precision", "recall", "rows"]].tolist() == [1.0, 0.5, 6.0]
+
+
+@pytest.mark.parametrize("counts", [{"a": 500, "b": 500}, {"a": 690, "b": 310}, {"a": 334, "b": 333, "c": 333}])
+def test_the_bar_of_labels_drawn_by_lot_is_what_lots_score(counts):
+    gold, classes = [label for label, count in counts.items() for _ in range(count)], list(counts)
+    draw = np.random.default_rng(0)
+    drawn = [f1_score(gold, draw.choice(classes, len(gold)), average="macro") for _ in range(40)]
+    assert chance_f1(gold, classes) == pytest.approx(np.mean(drawn), abs=0.01)
+    told = score(gold, gold, classes)
+    assert told.chance_f1 == chance_f1(gold, classes) > told.majority_f1 + 0.05
+
+
+def test_a_class_that_does_not_occur_counts_the_same_in_score_and_interval():
+    gold = ["a", "b"] * 20
+    told = score(gold, gold, ["a", "b", "c"])
+    assert told.macro_f1 == told.low == told.high == told.macro_f1_dropped == 1
+    answered = score(gold, ["c", *gold[1:]], ["a", "b", "c"])
+    assert answered.macro_f1 < 0.7 and answered.low <= answered.macro_f1 <= answered.high

@@ -71,6 +71,7 @@ def test_a_settings_file_of_the_seeds_loads_as_it_is(tmp_path):
         ({"use_gradient_checkpointing": "sometimes"}, ["use_gradient_checkpointing", "sometimes"]),
         ({"lora_target_modules": []}, ["lora_target_modules"]),
         ({"learning_rate": 3}, ["learning_rate"]),
+        ({"ranks": [0, -3]}, ["ranks", "0"]),
     ],
 )
 def test_a_wrong_key_or_value_is_named(tmp_path, change, words):

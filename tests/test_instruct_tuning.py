@@ -18,7 +18,7 @@ from helpers.instruct.adapters import CARD_FILE, belongs_to, need_adapter_for
 from helpers.instruct.checkpoints import mark, resumable, run_fingerprint
 from helpers.instruct.prompts import IGNORED, Example, Prompt
 from helpers.instruct.sft import as_dataset, same_labels
-from helpers.instruct.tuning import BASE, tuned_adapter
+from helpers.instruct.tuning import BASE, need_layers, tuned_adapter
 from tests.instruct_run import ADAPTER, KILLED_AT
 
 
@@ -132,3 +132,18 @@ def test_labels_that_a_library_changed_are_noticed():
     same_labels(as_dataset([Example([1, 5, 6, 1, 7], [IGNORED, 5, 6, IGNORED, 7])]), examples)  # packed
     with pytest.raises(RuntimeError, match="changed the labels"):
         same_labels(as_dataset([Example([1, 5, 6], [1, 5, 6]), examples[1]]), examples)
+
+
+def test_an_adapter_of_another_base_is_not_made_unasked(monkeypatch):
+    monkeypatch.setattr(tuning.subprocess, "run", lambda *_, **__: pytest.fail("it trains"))
+    with pytest.raises(InputError, match=r"(?s)only the small one.*SOLAR.*config/solar.yaml"):
+        tuned_adapter("outputs/none", base="upstage/SOLAR-10.7B-v1.0")
+
+
+def test_a_layer_that_the_model_does_not_have_is_named():
+    model = torch.nn.ModuleDict(
+        {"mlp": torch.nn.ModuleDict({"up_proj": torch.nn.Linear(2, 2)}), "norm": torch.nn.LayerNorm(2)}
+    )
+    need_layers(model, ["up_proj", "mlp.up_proj"])
+    with pytest.raises(InputError, match=r"(?s)lora_target_modules.*given:   q_pro\n.*allowed: up_proj"):
+        need_layers(model, ["up_proj", "q_pro"])

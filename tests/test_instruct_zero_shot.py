@@ -14,6 +14,7 @@ from helpers.instruct.prompts import Prompt
 from helpers.instruct.questions import TASKS, task_named
 from helpers.instruct.shared_beginnings import shared_prefix
 from helpers.instruct.zero_shot import WAYS, ZeroShotSettings, evaluate, published_table, result_table, save_results
+from helpers.instruct.zero_shot_figures import interval_figure
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +136,7 @@ def test_a_result_says_all_that_it_rests_on(backend, settings, tmp_path):
 
 def test_a_model_that_knows_the_answer_scores_one(settings, prompt):
     class Oracle:
-        facts = {"model": "oracle"}  # noqa: RUF012
+        facts, room = {"model": "oracle"}, None
 
         def __init__(self, words):
             self.prompt, self.words = prompt, words
@@ -155,3 +156,26 @@ def test_published_figures_are_those_of_the_seeds():
     table = published_table(sample_data("published", "zero_shot.csv")).pivot(index="model", columns="task", values="f1")
     assert table.loc["SOLAR 10.7B TaskInstruct", list(TASKS)].tolist() == [0.44, 0.68, 0.63, 0.76]
     assert table.loc["Mistral 7B TaskInstruct", list(TASKS)].tolist() == [0.31, 0.51, 0.41, 0.77]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_row_without_room_is_named_before_anything_is_asked(backend, settings, way):
+    table = read_benchmark("nsmc", sample_data("zero_shot")).head(6)
+    table.loc[3, "document"] = "긴 이야기 " * 300
+    with pytest.raises(InputError, match="longer than the model") as caught:
+        evaluate(backend, TASKS["nsmc"], table, settings, ways=[way])
+    assert caught.value.place == "nsmc, line 5 of its file" and caught.value.allowed == "at most 512"
+    with pytest.raises(InputError, match="no row to ask about"):
+        evaluate(backend, TASKS["nsmc"], table.head(0), settings, ways=[way])
+
+
+def test_at_least_one_task_is_asked():
+    with pytest.raises(InputError, match="tasks"):
+        ZeroShotSettings.load(tasks=[])
+
+
+def test_the_figure_shows_both_bars(backend, settings):
+    table = read_benchmark("nsmc", sample_data("zero_shot")).head(6)
+    rows = result_table(evaluate(backend, TASKS["nsmc"], table, settings, ways=["sum"], which="base").values())
+    legend = interval_figure(rows, "F1").axes[0].get_legend().get_texts()
+    assert [text.get_text() for text in legend] == ["always the most frequent class", "labels drawn by lot", "base"]

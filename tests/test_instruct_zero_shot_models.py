@@ -4,11 +4,16 @@ import json
 import shutil
 
 import pytest
+import torch
+from peft import LoraConfig, get_peft_model
 
 from helpers.course.errors import InputError
 from helpers.course.paths import sample_data
 from helpers.data.benchmarks import read_benchmark
-from helpers.instruct.adapters import CARD_FILE, WEIGHTS
+from helpers.instruct.adapters import CARD_FILE, WEIGHTS, save_adapter
+from helpers.instruct.backends import TransformersBackend
+from helpers.instruct.models import load_language_model
+from helpers.instruct.prompts import Prompt
 from helpers.instruct.questions import TASKS
 from helpers.instruct.zero_shot import ZeroShotSettings, evaluate
 from helpers.instruct.zero_shot_models import models_to_ask
@@ -58,3 +63,28 @@ def test_a_damaged_or_missing_adapter_is_refused(copied, tmp_path):
         models_to_ask(asked(copied))
     with pytest.raises(InputError, match="no whole adapter"):
         models_to_ask(asked(tmp_path / "nothing"))
+
+
+def test_three_models_are_one_in_memory_and_answer_as_each_alone(tmp_path):
+    base = str(sample_data("models", "ko-mini-mistral"))
+    torch.manual_seed(5)
+    tokenizer, model = load_language_model(base)
+    random = get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj"], init_lora_weights=False))
+    other = save_adapter(random, Prompt.for_tokenizer(tokenizer), tmp_path / "other", base=base)
+    shared = TransformersBackend.load(base, {"tuned": other, "chooser": CHOOSER})
+    alone = {"base": TransformersBackend.load(base)["base"]}
+    alone |= {name: TransformersBackend.load(base, {name: path})[name] for name, path in
+              (("tuned", other), ("chooser", CHOOSER))}  # fmt: skip
+    assert len({id(each.model.get_input_embeddings().weight) for each in shared.values()}) == 1
+    task = TASKS["nsmc"]
+    table = read_benchmark("nsmc", sample_data("zero_shot")).head(6)
+    labels, words, found = task.label_ids(alone["base"].prompt), list(task.words.values()), []
+    for which in ("tuned", "base", "chooser", "base", "tuned"):  # in turns: nobody speaks with another's voice
+        one, own = shared[which], alone[which]
+        prompts = task.prompts(one.prompt, table)
+        torch.testing.assert_close(one.likelihoods(prompts, labels), own.likelihoods(prompts, labels), rtol=0, atol=0)
+        assert one.free(prompts, 6) == own.free(prompts, 6)
+        assert one.choose(prompts, words, labels) == own.choose(prompts, words, labels)
+        assert one.facts == own.facts
+        found.append(tuple(one.likelihoods(prompts, labels).flatten().tolist()))
+    assert found[0] == found[4] and found[1] == found[3] and len(set(found)) == 3

@@ -74,6 +74,7 @@ def check_zero_shot(metrics):
         for which in ("base", "tuned", "chooser"):
             named = {what: metrics[f"{task}_{which}_{what}"] for what in ("macro_f1", "low", "high", "coverage_free")}
             assert all(0 <= value <= 1 for value in named.values()) and named["low"] < named["high"]
+        assert metrics[f"{task}_base_majority_f1"] < metrics[f"{task}_base_chance_f1"] < 0.51
         assert metrics[f"{task}_base_coverage_free"] < 0.1 and metrics[f"{task}_chooser_coverage_free"] > 0.9
     assert metrics["results"] == metrics["models"] * 4 * 6 == 72
 

@@ -12,10 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
+from helpers.course.encodings import decode_text
 from helpers.course.errors import InputError
-from helpers.course.files import read_text, short_path
+from helpers.course.files import read_bytes, short_path
 from helpers.course.rejects import Rejects
 from helpers.course.separated import csv_rows
 
@@ -124,10 +126,11 @@ def read_benchmark(name: str, path: str | Path, rejects: Rejects | None = None) 
 
     Columns: the set's text columns, ``label`` (one of ``BENCHMARKS[name].classes``) and ``line``. A row without text, with
     a label that does not exist or with too few fields raises :class:`InputError`; with ``rejects`` given it is kept there.
+    So does a file in which nothing is left.
     """
     benchmark = benchmark_named(name)
     path = find_file(benchmark, path) if Path(path).is_dir() else Path(path)
-    text, _ = read_text(path, "utf-8")
+    text, _ = decode_text(read_bytes(path), short_path(path), "utf-8", ["utf-8"])
     rows = csv_rows(text, path, benchmark.separator, benchmark.quoted)
     header = next(rows, (1, []))[1]
     wanted = (*benchmark.text_columns, benchmark.label_column)
@@ -151,20 +154,44 @@ def read_benchmark(name: str, path: str | Path, rejects: Rejects | None = None) 
             raise InputError(what, file=short_path(path), place=f"line {line}", given=given, allowed=allowed)
         else:
             rejects.add(fields, path, line, what)
+    if not kept:
+        given = "a header and nothing else" if rejects is None else rejects.summary()
+        raise InputError(
+            f"this file of {benchmark.title} holds no row to ask about", file=short_path(path), given=given
+        )
     return pd.DataFrame(kept, columns=[*benchmark.text_columns, "label", "line"])
 
 
 def stratified_sample(table: pd.DataFrame, rows: int | None, seed: int) -> pd.DataFrame:
     """At most ``rows`` rows drawn by ``seed`` with the classes in their own shares, in the order of the file.
 
-    ``None`` takes all. The shares stay those of the set: a score on the sample estimates the score on the set.
+    ``None`` takes all. The shares stay those of the set: a score on the sample estimates the score on the set. The draws
+    are those of scikit-learn's ``train_test_split``, which refuses to leave fewer rows over than there are classes.
     """
     if rows is None or rows >= len(table):
         return table.reset_index(drop=True)
-    from sklearn.model_selection import train_test_split
+    draw = np.random.RandomState(seed)
+    places = [np.flatnonzero(table["label"] == label) for label in sorted(set(table["label"]))]
+    counts = np.array(list(map(len, places)))
+    sizes = _shares(counts, rows, draw)
+    _shares(counts - sizes, len(table) - rows, draw)  # as scikit-learn: it moves the draws that follow
+    kept = [own[draw.permutation(len(own))[:size]] for own, size in zip(places, sizes, strict=True)]
+    return table.iloc[np.sort(np.concatenate(kept))].reset_index(drop=True)
 
-    kept, _ = train_test_split(table.index, train_size=rows, random_state=seed, stratify=table["label"])
-    return table.loc[sorted(kept)].reset_index(drop=True)
+
+def _shares(counts: np.ndarray, rows: int, draw: np.random.RandomState) -> np.ndarray:
+    """How many of ``rows`` each class gets: its share rounded down, the rest to the largest remainders, ties by lot."""
+    exact = counts / counts.sum() * rows
+    sizes = np.floor(exact)
+    left, rest = int(rows - sizes.sum()), exact - sizes
+    for value in np.sort(np.unique(rest))[::-1]:
+        tied = np.flatnonzero(rest == value)
+        more = min(len(tied), left)
+        if more == 0:
+            break
+        sizes[draw.choice(tied, size=more, replace=False)] += 1
+        left -= more
+    return sizes.astype(int)
 
 
 def benchmark_named(name: str) -> Benchmark:

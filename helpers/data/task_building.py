@@ -90,8 +90,12 @@ def _candidates(item: Item, wordings: Mapping[str, tuple[str, ...]], seed: int) 
     """One row for each task that takes the item; with the reason, where a format refused it."""
     content = item.content
     if isinstance(content, Ready):
-        said = content.instruction or draw(wordings, content.task, content.name, seed)
-        yield _built(said, content.input, content.output, content.task, content.name, item), None
+        said, reason = content.instruction, None
+        if not said and wordings.get(content.task):
+            said = draw(wordings, content.task, content.name, seed)
+        elif not said:
+            reason = "the row has no instruction, and there are no wordings of its task"
+        yield _built(said, content.input, content.output, content.task, content.name, item), reason
         return
     for task in TASKS.values():
         if task.takes(content) and (item.only is None or task.key in item.only):
@@ -114,17 +118,22 @@ def _shown(content: Material) -> str:
     return content.model_dump_json(exclude_none=True)
 
 
-def _question_key(row: Row) -> tuple[str, str]:
-    """What is asked: task and input (its wording, where there is no input) without spaces, punctuation and case."""
-    return row["task"], text_key(row["input"]) or text_key(row["instruction"]) or row["input"]
+def _question_key(row: Row) -> tuple[str, str, str]:
+    """What is asked: task and input (its wording, where there is no input) without spaces, punctuation and case.
+
+    Where the wording is not drawn it is the question itself, and belongs to the key.
+    """
+    own = row["task"] in EXTRAS and not EXTRAS[row["task"]].phrasings
+    said = text_key(row["instruction"])
+    return row["task"], said if own else "", text_key(row["input"]) or said or row["input"]
 
 
 def _distinct(rows: Sequence[Built], rejects: Rejects) -> list[Built]:
     """The first of rows that ask and answer the same; none of those that contradict each other."""
-    answers: dict[tuple[str, str], set[str]] = defaultdict(set)
+    answers: dict[tuple[str, ...], set[str]] = defaultdict(set)
     for built in rows:
         answers[_question_key(built.row)].add(text_key(built.row["output"]) or built.row["output"])
-    seen: set[tuple[str, str, str]] = set()
+    seen: set[tuple[str, ...]] = set()
     kept = []
     for built in rows:
         question = _question_key(built.row)

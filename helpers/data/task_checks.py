@@ -18,6 +18,7 @@ from helpers.data.task_rows import (
     TABLE,
     UNANSWERABLE,
     YES,
+    ends_sentence,
     sentences_of,
     split_options,
     split_parts,
@@ -114,7 +115,7 @@ def yes_no_explained(text: str, output: str) -> str | None:
 
 def completion(text: str, output: str) -> str | None:
     """The beginning stops inside a sentence, and both sides say something."""
-    if text.endswith((".", "?", "!", "…")):
+    if ends_sentence(text):
         return "the beginning is no unfinished text"
     return "less than 10 characters are given or asked for" if min(len(text), len(output)) < 10 else None
 

@@ -19,6 +19,7 @@ from helpers.data.task_rows import (
     SENTENCE,
     TABLE,
     UNANSWERABLE,
+    ends_sentence,
     join_options,
     join_parts,
     sentences_of,
@@ -72,7 +73,7 @@ def completion(material: Material, rng: random.Random) -> Row:
     """The text cut between two words inside a sentence, somewhere in its middle."""
     words = material.text.split(" ")
     first, last = math.ceil(SHORTEST_CUT * len(words)), math.floor(LONGEST_CUT * len(words))
-    places = [place for place in range(max(first, 1), last + 1) if not words[place - 1].endswith((".", "?", "!", "…"))]
+    places = [place for place in range(max(first, 1), last + 1) if not ends_sentence(words[place - 1])]
     if not places:
         raise Refused("the text has no place inside a sentence to cut it")
     cut = rng.choice(places)

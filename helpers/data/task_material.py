@@ -59,10 +59,12 @@ class Material(BaseModel):
         return all(getattr(self, field) is not None for field in fields)
 
 
-def material(kind: object, name: str, group: str, **fields: Any) -> Material:
+def material(kind: object, name: str, group: str, /, **fields: Any) -> Material:
     """A :class:`Material`; raises :class:`Refused` with the field and what is wrong with it."""
     if kind not in KINDS:
         raise Refused(f"there is no kind {kind!r}")
+    if own := {"kind", "name", "group"} & fields.keys():
+        raise Refused(f"{min(own)}: a row cannot set this field")
     try:
         return Material(kind=kind, name=name, group=group, **fields)
     except ValidationError as error:

@@ -20,7 +20,13 @@ OTHER_NO = "아니오"
 ANSWERABLE, UNANSWERABLE = "답할 수 있음", "답할 수 없음"
 
 LABEL = re.compile(r"(지문|질문|보기|표|문장\d+): (.*)")
-SENTENCE_END = re.compile(r"(?<=[.?!…])[\"'”’)]*\s+")
+CLOSING = "\"'”’)"
+SENTENCE_END = re.compile(rf"(?<=[.?!…])[{CLOSING}]*\s+")
+
+
+def ends_sentence(text: str) -> bool:
+    """Whether a sentence ends with this text, closing quotation marks and brackets aside (``…가니?"``)."""
+    return text.rstrip(CLOSING).endswith((".", "?", "!", "…"))
 
 
 def standard_no(answer: str) -> str:

@@ -136,11 +136,15 @@ def _articles(row: Mapping[str, Any], _: str) -> Iterator[tuple[Content | Refuse
     whole = {key: row[key] for key in ("title", "text", "summary", "keywords") if key in row}
     parts = [(ARTICLE, whole)]
     parts += [(kind, row[kind]) for kind in (SIMPLIFIED, PARAPHRASE) if kind in row]
-    for question in row.get("qa", []):
-        fields = {key: value for key, value in question.items() if key != "kind"}
-        parts.append((question.get("kind"), {"text": row.get("text")} | fields))
+    questions = row.get("qa", [])
+    for question in questions if isinstance(questions, list) else [questions]:
+        whole = isinstance(question, Mapping)
+        parts.append((question.get("kind"), {"text": row.get("text")} | question) if whole else ("qa", question))
     for number, (kind, fields) in enumerate(parts):
         try:
+            if not isinstance(fields, Mapping):
+                raise Refused("is no object with keys")
+            fields = {key: value for key, value in fields.items() if key != "kind"}
             yield material(kind, f"{name}:{number}", name, **fields), None
         except Refused as reason:
             yield Refused(f"{kind}: {reason}"), None
@@ -201,7 +205,7 @@ def _mixed(row: Mapping[str, Any], name: str) -> Iterator[tuple[Content, tuple[s
     known = {"sae4k": "sae4k_summarize"}
     source = _text(row, "source")
     reader = READERS.get(f"{known.get(source, source)}.jsonl")
-    if reader is None:
+    if reader in (None, _mixed):
         raise Refused(f"no reader knows the source {source!r}")
     yield from reader(row, name)
 

@@ -12,12 +12,15 @@ READINGS = ("begins", "contains")
 OUTER = re.compile(r"^[\s\W_]+|[\s\W_]+$")
 LEAD = re.compile(r"^(?:정답|답변|답|출력)\s*[:은는]\s*")
 """답: 긍정 and 정답은 긍정 are answers too."""
+AFTER = re.compile(r"[\W_]*(?:(?:입니다|이다|이에요|예요)(?!\w)|$)|[^\w\s]")
+"""What may follow a word that answers: nothing, its copula, a sign. 긍정은 아니다 and 긍정적이지 않다 are no answers."""
 
 
 def read_answer(text: str, words: Mapping[str, str], reading: Reading = "begins") -> str | None:
     """The class whose word answers, or None where the answer is no label or names more than one.
 
-    Only the first line counts. ``begins``: after quotation marks and a leading 답: it begins with the word (긍정, 긍정입니다);
+    Only the first line counts. ``begins``: after quotation marks and a leading 답: it begins with the word, alone or with
+    its copula (긍정, 긍정입니다);
     ``contains``: the word stands anywhere (이 리뷰는 긍정이다), which also takes "긍정은 아니다" for 긍정. ``words`` maps each
     class to its word.
     """
@@ -29,7 +32,9 @@ def read_answer(text: str, words: Mapping[str, str], reading: Reading = "begins"
     named = [label for label, word in words.items() if word in line]
     if len(named) != 1:
         return None
-    return named[0] if reading == "contains" or line.startswith(words[named[0]]) else None
+    word = words[named[0]]
+    answers = line.startswith(word) and AFTER.match(line, len(word))
+    return named[0] if reading == "contains" or answers else None
 
 
 def read_answers(texts: Sequence[str], words: Mapping[str, str], reading: Reading = "begins") -> list[str | None]:

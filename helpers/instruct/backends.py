@@ -12,11 +12,12 @@ from torch import Tensor
 
 from helpers.course.paths import short_path
 from helpers.instruct.choosing import generate_ids
-from helpers.instruct.likelihood import BATCH_TOKENS, label_likelihoods
+from helpers.instruct.likelihood import BATCH_TOKENS, label_likelihoods, room_of
 from helpers.instruct.models import load_language_model
 from helpers.instruct.prompts import Prompt
 
 if TYPE_CHECKING:
+    from peft import PeftModel
     from transformers import PreTrainedModel
 
 
@@ -25,6 +26,8 @@ class Backend(Protocol):
 
     prompt: Prompt
     facts: Mapping[str, str | int]
+    room: int | None
+    """How many tokens of prompt and answer the model can read at once; None: no limit is known."""
 
     def free(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[str]:
         """Greedy answers as text."""
@@ -39,12 +42,19 @@ class Backend(Protocol):
 
 
 class TransformersBackend:
-    """A model of transformers, with a peft adapter or without."""
+    """A model of transformers; or one with several peft adapters, of which ``adapter`` speaks here (None: the base does)."""
 
     def __init__(
-        self, model: PreTrainedModel, prompt: Prompt, *, name: str, batch_size: int, batch_tokens: int
+        self,
+        model: PreTrainedModel | PeftModel,
+        prompt: Prompt,
+        *,
+        name: str,
+        batch_size: int,
+        batch_tokens: int,
+        adapter: str | None = None,
     ) -> None:
-        self.model, self.prompt = model.eval(), prompt
+        self._model, self.prompt, self._adapter, self.room = model.eval(), prompt, adapter, room_of(model)
         self._batch_size, self._batch_tokens = batch_size, batch_tokens
         self.facts = {
             "model": name,
@@ -55,29 +65,43 @@ class TransformersBackend:
             "template": prompt.template,
         }
 
+    @property
+    def model(self) -> PreTrainedModel | PeftModel:
+        """The model, this backend's adapter switched on. Others may share it: ask for it anew after one of them spoke."""
+        if hasattr(self._model, "peft_config"):
+            if self._adapter is None:
+                self._model.base_model.disable_adapter_layers()
+            else:
+                self._model.base_model.enable_adapter_layers()
+                self._model.set_adapter(self._adapter, inference_mode=True)
+        return self._model
+
     @classmethod
     def load(
         cls,
         base: str,
-        adapter: Path | None = None,
+        adapters: Mapping[str, Path] | None = None,
         *,
         dtype: str = "float32",
         template: str = "seed",
         batch_size: int = 32,
         batch_tokens: int = BATCH_TOKENS,
-    ) -> Self:
-        """The base model, or the base under an adapter with the prompt that lies beside it. ``dtype`` auto: the machine's."""
+    ) -> dict[str, Self]:
+        """``{"base": ...}`` and one for each adapter by its name, over the same weights, which are in memory once.
+
+        An adapter is asked by the prompt that lies beside it. ``dtype`` auto: the machine's.
+        """
         tokenizer, model = load_language_model(base)
         model = model if dtype == "auto" else model.to(getattr(torch, dtype))
         name = short_path(Path(base)) if Path(base).is_dir() else base
-        if adapter is None:
-            prompt = Prompt.for_tokenizer(tokenizer, template)
-        else:
-            from peft import PeftModel
-
-            prompt, name = Prompt.load(adapter), f"{name} + {short_path(adapter)}"
-            model = PeftModel.from_pretrained(model, str(adapter)).to(model.dtype)
-        return cls(model, prompt, name=name, batch_size=batch_size, batch_tokens=batch_tokens)
+        told = {"batch_size": batch_size, "batch_tokens": batch_tokens}
+        for which, adapter in (adapters or {}).items():
+            model = _with_adapter(model, which, adapter)
+        own = {
+            which: cls(model, Prompt.load(adapter), name=f"{name} + {short_path(adapter)}", adapter=which, **told)
+            for which, adapter in (adapters or {}).items()
+        }
+        return {"base": cls(model, Prompt.for_tokenizer(tokenizer, template), name=name, **told), **own}
 
     def free(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[str]:
         """Greedy answers as text, cut at the first stop token or after ``max_new_tokens``."""
@@ -99,6 +123,17 @@ class TransformersBackend:
     def likelihoods(self, prompts: Sequence[Sequence[int]], labels: Sequence[Sequence[int]]) -> Tensor:
         """Log-probabilities of the whole labels, (N, L)."""
         return label_likelihoods(self.model, prompts, labels, batch_tokens=self._batch_tokens)
+
+
+def _with_adapter(model: PreTrainedModel | PeftModel, which: str, adapter: Path) -> PeftModel:
+    from peft import PeftModel
+
+    dtype = model.dtype  # peft reads an adapter in float32
+    if isinstance(model, PeftModel):
+        model.load_adapter(str(adapter), adapter_name=which)
+    else:
+        model = PeftModel.from_pretrained(model, str(adapter), adapter_name=which)
+    return model.to(dtype)
 
 
 def _before_stop(ids: Sequence[int], stops: Sequence[int]) -> list[int]:

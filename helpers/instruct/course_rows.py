@@ -9,7 +9,7 @@ from helpers.course.paths import repository_path, short_path
 from helpers.course.rejects import Rejects
 from helpers.instruct.product_rows import product_rows
 from helpers.instruct.prompts import Example, Prompt
-from helpers.instruct.rows import Row, read_rows, split_by_question, to_examples, trained_share
+from helpers.instruct.rows import Row, place_of, read_rows, split_by_question, to_examples, trained_share
 from helpers.instruct.settings import InstructionSettings
 
 LESSON_ROWS = "outputs/06_instruction_data/train.jsonl"
@@ -78,7 +78,7 @@ def without_questions(rows: Sequence[Row], others: Sequence[Row], rejects: Rejec
     kept = []
     for row in rows:
         if (row["instruction"].strip(), row["input"].strip()) in known:
-            rejects.add(row, None, None, "the question stands in the validation rows")
+            rejects.add(row, *place_of(row), "the question stands in the validation rows")
         else:
             kept.append(row)
     return kept

@@ -127,10 +127,10 @@ def without_reference(model: PeftModel) -> PeftModel:
 
 
 def megabytes(model: torch.nn.Module, adapter: str | None = None) -> float:
-    """Memory of the weights in MiB; with ``adapter``, of that LoRA adapter alone."""
+    """Memory of the weights in MB (10^6 bytes); with ``adapter``, of that LoRA adapter alone."""
     weights = [
         weight.numel() * weight.element_size()
         for name, weight in model.named_parameters()
         if adapter is None or f".{adapter}." in name
     ]
-    return sum(weights) / 2**20
+    return sum(weights) / 1e6

@@ -1,7 +1,7 @@
 """Settings of preference tuning (lesson 08), typed and checked."""
 
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -50,7 +50,9 @@ class DpoSettings(LessonSettings):
     use_gradient_checkpointing: bool | Literal["unsloth"] = Field(False, description="less memory, more time")
     logging_steps: int = Field(1, ge=1, description="steps between reports")
 
-    betas: tuple[float, ...] = Field((0.02, 0.1, 0.5), min_length=2, description="the lesson's comparison of beta")
+    betas: tuple[Annotated[float, Field(gt=0, le=10)], ...] = Field(
+        (0.02, 0.1, 0.5), min_length=2, description="the lesson's comparison of beta"
+    )
     short_steps: int = Field(10, ge=1, description="the lesson's comparisons: steps of each short run")
     shown_answers: int = Field(6, ge=1, description="answers side by side")
     bootstrap_draws: int = Field(2000, ge=100, description="draws of the 95% interval")

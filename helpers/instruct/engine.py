@@ -44,6 +44,7 @@ class Engine:
         self,
         folder: str | Path,
         *,
+        prompt: Prompt | None = None,
         adapters: Mapping[str, Path] | None = None,
         dtype: str = "float32",
         context: int = 512,
@@ -55,14 +56,15 @@ class Engine:
     ) -> None:
         """Start the engine (15 to 30 s); what it prints goes to the file ``log``.
 
-        ``adapters``: LoRA folders by the name that a request calls them by. ``context``: tokens of prompt and answer
-        together. ``at_once``: answers that are written together. ``memory_share``: of the GPU's memory, on a CPU of the
-        machine's. ``prefix_caching``: what an earlier request began with is not read again. Raises :class:`InputError`
-        where there is no vLLM, or where it does not start, with its last words.
+        ``prompt``: None takes the one that lies in ``folder``. ``adapters``: LoRA folders by the name that a request calls
+        them by. ``context``: tokens of prompt and answer together. ``at_once``: answers that are written together.
+        ``memory_share``: of the GPU's memory, on a CPU of the machine's. ``prefix_caching``: what an earlier request
+        began with is not read again. Raises :class:`InputError` where there is no vLLM, or where it does not start, with
+        its last words.
         """
         need_vllm()
         adapters = dict(adapters or {})
-        self.prompt, self.context, self._log = Prompt.load(folder), context, Path(log)
+        self.prompt, self.context, self._log = prompt or Prompt.load(folder), context, Path(log)
         lora = lora_options(list(adapters.values()))
         os.environ |= {"VLLM_CPU_KVCACHE_SPACE": os.environ.get("VLLM_CPU_KVCACHE_SPACE", "1")} | QUIET
         logging.getLogger("vllm").setLevel(logging.ERROR)  # Unsloth imported it and set another
@@ -85,7 +87,10 @@ class Engine:
                     given=str(error).splitlines()[0],
                     hint="its last words: " + last_error(self._log),
                 ) from error
-        self.prompt = Prompt.load(folder, self.llm.get_tokenizer())  # the ids that vLLM itself would give are the same
+        if prompt is None:
+            self.prompt = Prompt.load(
+                folder, self.llm.get_tokenizer()
+            )  # the ids that vLLM itself would give are the same
         self.adapters = {name: LoRARequest(name, n, str(path)) for n, (name, path) in enumerate(adapters.items(), 1)}
         new = set(psutil.Process().children(recursive=True)) - before
         # Python's own resource tracker, started with the first child, lives as long as this process: it is not the engine's.

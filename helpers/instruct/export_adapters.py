@@ -12,12 +12,10 @@ from helpers.course.machine import set_seed
 from helpers.instruct.adapters import WEIGHTS, save_adapter
 from helpers.instruct.export import save_lora
 from helpers.instruct.prompts import Example, Prompt
-from helpers.instruct.smallest import response_loss
+from helpers.instruct.smallest import PROJECTIONS, response_loss
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
 def save_scaled(adapter: str | Path, folder: str | Path, factor: float) -> Path:

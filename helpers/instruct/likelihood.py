@@ -82,17 +82,22 @@ def label_likelihoods(
     return scores
 
 
-def _need_room(model: PreTrainedModel, prompts: Sequence[Sequence[int]], labels: Sequence[Sequence[int]]) -> None:
-    if empty := [row for row, prompt in enumerate(prompts) if not prompt]:
-        raise InputError("a prompt has no tokens", place=f"row {empty[0]}", allowed="at least BOS")
+def room_of(model: PreTrainedModel) -> int | None:
+    """How many tokens the model can read at once; None where its config sets no limit."""
     config = model.config.get_text_config(decoder=True)
     limits = (getattr(config, "max_position_embeddings", None), getattr(config, "sliding_window", None))
-    room = min((limit for limit in limits if limit), default=None)
+    return min((limit for limit in limits if limit), default=None)
+
+
+def _need_room(model: PreTrainedModel, prompts: Sequence[Sequence[int]], labels: Sequence[Sequence[int]]) -> None:
+    if empty := [row for row, prompt in enumerate(prompts) if not prompt]:
+        raise InputError("a prompt has no tokens", place=f"prompt {empty[0] + 1}", allowed="at least BOS")
+    room, config = room_of(model), model.config.get_text_config(decoder=True)
     longest = max(map(len, prompts), default=0) + max(map(len, labels), default=0)
     if room is not None and longest > room:
         raise InputError(
             "a prompt is longer than the model can read at once",
-            place=f"row {max(range(len(prompts)), key=lambda row: len(prompts[row]))}",
+            place=f"prompt {1 + max(range(len(prompts)), key=lambda row: len(prompts[row]))}",
             given=f"{longest} tokens with its label",
             allowed=f"at most {room}",
             hint="shorten the texts; cutting them unasked would change what is measured",

@@ -12,6 +12,7 @@ from helpers.course.paths import short_path
 from helpers.course.rejects import Rejects
 from helpers.data.text import normalise, text_key
 from helpers.instruct.prompts import Prompt
+from helpers.instruct.rows import in_line
 
 KEYS = ("prompt", "chosen", "rejected")
 SHAPE = '{"prompt": "…", "chosen": "…", "rejected": "…"}'
@@ -49,15 +50,21 @@ class Pair:
 def read_pairs(path: str | Path, prompt: Prompt, max_length: int, rejects: Rejects | None = None) -> list[Pair]:
     """Pairs of a jsonl file (``.gz`` too) with the ids that ``prompt`` gives them.
 
-    A row whose texts are missing, empty or equal (after normalisation), or which is longer than ``max_length`` tokens,
-    raises :class:`InputError` with file and line; with ``rejects`` it goes there and the others are returned. A pair is
-    never cut: the end of an answer, with its EOS, may be what made it the better one.
+    A row whose texts are missing, empty or equal (after normalisation), of which the prompt makes no ids (a special token
+    in a chat), or which is longer than ``max_length`` tokens, raises :class:`InputError` with file and line; with
+    ``rejects`` it goes there and the others are returned. A pair is never cut: the end of an answer, with its EOS, may be
+    what made it the better one.
     """
     pairs: list[Pair] = []
     for line, row in numbered_objects(path, rejects):
         wrong = _wrong(row) or ""
+        try:
+            pair = None if wrong else to_pair(row, prompt, short_path(Path(path)), line)
+        except InputError as error:  # a special token in a chat
+            if rejects is None:
+                raise in_line(error, path, line) from error
+            wrong = error.what
         if not wrong:
-            pair = to_pair(row, prompt, short_path(Path(path)), line)
             longest = len(pair.prompt_ids) + max(len(pair.chosen_ids), len(pair.rejected_ids))
             wrong = f"the pair is longer than {max_length} tokens" if longest > max_length else ""
         if not wrong:
@@ -82,8 +89,10 @@ def _wrong(row: Mapping[str, object]) -> str | None:
     for key in KEYS:
         if not isinstance(row.get(key), str):
             return f"{key} is missing or no text"
-        if not str(row[key]).strip():
+        if not normalise(str(row[key])):
             return f"{key} is empty"
+    if not isinstance(row.get("part", ""), str):
+        return "part is no text"
     if normalise(str(row["chosen"])) == normalise(str(row["rejected"])):
         return "chosen and rejected are the same"
     return None
@@ -130,10 +139,21 @@ def length_matched(pairs: Sequence[Pair]) -> list[Pair]:
     """The pairs less as many as it takes for the chosen answer to be longer as often as shorter.
 
     Each pair whose chosen answer is longer is matched with one whose chosen answer is shorter, those of like difference
-    first; pairs of equal length stay. What finds no partner is left out. The order is kept.
+    first; pairs of equal length stay. What finds no partner is left out. The order is kept. Raises :class:`InputError`
+    where nothing is left: all chosen answers are the longer ones, or all the shorter.
     """
     longer = sorted((pair for pair in pairs if pair.difference > 0), key=lambda pair: pair.difference)
     shorter = sorted((pair for pair in pairs if pair.difference < 0), key=lambda pair: -pair.difference)
     few = min(len(longer), len(shorter))
     kept = {id(pair) for pair in [*longer[:few], *shorter[:few]]}
-    return [pair for pair in pairs if pair.difference == 0 or id(pair) in kept]
+    matched = [pair for pair in pairs if pair.difference == 0 or id(pair) in kept]
+    if not matched:
+        raise InputError(
+            "no pair is left when the lengths are matched",
+            file=pairs[0].file if pairs else None,
+            place="length_matched",
+            given=f"chosen longer in {len(longer)} pairs, shorter in {len(shorter)}",
+            allowed="both, at least once",
+            hint="take loss_type sigmoid_norm, or pairs whose better answer is now and then the shorter one",
+        )
+    return matched

@@ -131,6 +131,16 @@ class Prompt:
             kept.append(token)
         return self.tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
+    def spelled(self, answer: str) -> str:
+        """The answer as its training ids spell it behind the prompt's: SentencePiece writes a space before a first word.
+
+        For engines that allow tokens by their text (structured outputs): held to the bare word, a model must begin with a
+        token that no training answer began with, and what it prefers then says little.
+        """
+        question = self.prompt_ids("?")
+        both = self.tokenizer.decode([*question, *self._plain_ids(_clean(answer))], clean_up_tokenization_spaces=False)
+        return both[len(self.tokenizer.decode(question, clean_up_tokenization_spaces=False)) :]
+
     def ended(self, ids: Iterable[int]) -> bool:
         """Whether generated ids hold a stop token: the answer ended by itself, not at the limit of length."""
         return any(int(token) in self.stop_ids for token in ids)

@@ -13,8 +13,8 @@ import pandas as pd
 from helpers.course.errors import InputError
 from helpers.instruct.prompts import Prompt
 
-CONTENT_FREE = ("N/A", "[MASK]", "없음.")
-"""Texts that say nothing: what a model answers to them is its habit, not its judgement (arXiv 2102.09690)."""
+CONTENT_FREE = ("N/A", "[MASK]", "…")
+"""Texts that say nothing and hold no label: a model's answers to them are its habit, not its judgement (arXiv 2102.09690)."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ TASKS = {
         {
             "task first": "두 질문의 뜻이 같으면 같음, 다르면 다름이라고 답하세요.\n\n질문 1: {question1}\n질문 2: {question2}",
             "as a choice": "다음 두 질문은 다름과 같음 중 어느 쪽인지 고르세요.\n\n질문 1: {question1}\n질문 2: {question2}",
-            "text first": "질문 1: {question1}\n질문 2: {question2}\n\n두 질문의 뜻은 같음인가요, 다름인가요?",
+            "text first": "질문 1: {question1}\n질문 2: {question2}\n\n두 질문의 뜻이 같은가요? 같음 또는 다름으로 답하세요.",
         },
     ),
     "hate_speech": ZeroShotTask(
@@ -98,7 +98,7 @@ TASKS = {
         {
             "task first": "다음 댓글에 사회적 편견이 있으면 있음, 없으면 없음이라고 답하세요.\n\n댓글: {comments}",
             "as a choice": "댓글을 읽고 사회적 편견의 유무를 없음 또는 있음으로 고르세요.\n\n댓글: {comments}",
-            "text first": "댓글: {comments}\n\n이 댓글에 사회적 편견이 있음인가요, 없음인가요?",
+            "text first": "댓글: {comments}\n\n이 댓글에 사회적 편견이 있나요? 있음 또는 없음으로 답하세요.",
         },
     ),
     "nsmc": ZeroShotTask(

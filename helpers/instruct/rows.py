@@ -3,16 +3,37 @@
 from __future__ import annotations
 
 import random
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from helpers.course.errors import InputError
 from helpers.course.jsonl import numbered_objects
+from helpers.course.paths import short_path
 from helpers.course.rejects import Rejects
+from helpers.data.text import normalise
 from helpers.instruct.prompts import Example, Prompt
 
-Row = dict[str, str]
 KEYS = ("instruction", "input", "output", "task")
+
+
+class Row(dict[str, str]):
+    """The texts of one row under ``KEYS``, and where it stands; a plain dict does as well, it comes from nowhere."""
+
+    file: str | Path | None = None
+    line: int | None = None
+
+
+def in_line(error: InputError, file: str | Path | None, line: int | None) -> InputError:
+    """The same error, told with the row's file and line."""
+    place = error.place if line is None else f"line {line}"
+    named = None if file is None else short_path(Path(file))
+    return InputError(error.what, file=named, place=place, given=error.given, allowed=error.allowed, hint=error.hint)
+
+
+def place_of(row: Mapping[str, str]) -> tuple[str | Path | None, int | None]:
+    """File and line of a row, None where it was made here."""
+    return getattr(row, "file", None), getattr(row, "line", None)
 
 
 def read_rows(path: str | Path, rejects: Rejects, limit: int | None = None, seed: int = 13) -> list[Row]:
@@ -24,7 +45,8 @@ def read_rows(path: str | Path, rejects: Rejects, limit: int | None = None, seed
     """
     rows: list[Row] = []
     for line, found in numbered_objects(Path(path), rejects):
-        row = {key: found.get(key, "") for key in KEYS}
+        row = Row({key: found.get(key, "") for key in KEYS})
+        row.file, row.line = path, line
         if wrong := _complaint(row):
             rejects.add(found, path, line, wrong)
         else:
@@ -45,30 +67,42 @@ def _complaint(row: Mapping[str, object]) -> str | None:
     for key, value in row.items():
         if not isinstance(value, str):
             return f"{key} is not a text"
-    if not f"{row['instruction']}{row['input']}".strip():
+    if not normalise(f"{row['instruction']}{row['input']}"):
         return "there is no instruction"
-    return None if str(row["output"]).strip() else "the output is empty"
+    return None if normalise(str(row["output"])) else "the output is empty"
 
 
 def split_by_question(rows: Sequence[Row], share: float, most: int, seed: int) -> tuple[list[Row], list[Row]]:
     """Training and validation rows; no question (instruction and input) stands on both sides.
 
-    ``share`` of the questions are kept aside, at least one and so few that at most ``most`` rows are.
+    ``share`` of the questions are kept aside, at least one and so few that at most ``most`` rows are; a question with
+    more rows than there is room for is passed over.
     """
-    questions: dict[tuple[str, str], list[Row]] = {}
+    questions: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in rows:
-        questions.setdefault((row["instruction"].strip(), row["input"].strip()), []).append(row)
+        questions[row["instruction"].strip(), row["input"].strip()].append(row)
+    if len(questions) < 2:
+        raise InputError("too few different questions to keep some aside", given=f"{len(questions)} questions")
     keys = list(questions)
     random.Random(seed).shuffle(keys)
     aside: list[Row] = []
-    wanted = max(1, round(share * len(keys)))
-    while keys and wanted and len(aside) + len(questions[keys[-1]]) <= most:
-        aside += questions[keys.pop()]
-        wanted -= 1
-    kept = [row for key in keys for row in questions[key]]
-    if not kept or not aside:
-        raise InputError("too few different questions to keep some aside", given=f"{len(questions)} questions")
-    return kept, aside
+    kept: list[tuple[str, str]] = []
+    wanted = min(max(1, round(share * len(keys))), len(keys) - 1)
+    for key in reversed(keys):
+        if wanted and len(aside) + len(questions[key]) <= most:
+            aside += questions[key]
+            wanted -= 1
+        else:
+            kept.append(key)
+    if not aside:
+        fewest = min(map(len, questions.values()))
+        raise InputError(
+            "no question has so few rows that it could be kept aside",
+            place="max_val_rows",
+            given=most,
+            allowed=f"{fewest} or more: so many rows has the question with the fewest",
+        )
+    return [row for key in reversed(kept) for row in questions[key]], aside
 
 
 def to_examples(
@@ -76,16 +110,24 @@ def to_examples(
 ) -> tuple[list[Row], list[Example]]:
     """The rows that fit in ``max_length`` tokens and their examples. A longer row is put aside, never cut.
 
-    Cutting would take the answer's end with its EOS, and teach the model to go on for ever.
+    Cutting would take the answer's end with its EOS, and teach the model to go on for ever. A row of which the prompt
+    makes no example (a special token in a chat) is put aside, too; without ``rejects`` it raises :class:`InputError`.
     """
     fitting, examples = [], []
     for row in rows:
-        example = prompt.example(row["instruction"], row["output"], row["input"])
+        file, line = place_of(row)
+        try:
+            example = prompt.example(row["instruction"], row["output"], row["input"])
+        except InputError as error:
+            if rejects is None:
+                raise in_line(error, file, line) from error
+            rejects.add(row, file, line, error.what)
+            continue
         if len(example.input_ids) <= max_length:
             fitting.append(row)
             examples.append(example)
         elif rejects is not None:
-            rejects.add(row, None, None, f"longer than {max_length} tokens")
+            rejects.add(row, file, line, f"longer than {max_length} tokens")
     if not examples:
         raise InputError("no row fits in the length", place="max_seq_length", given=max_length, hint="give more tokens")
     return fitting, examples

@@ -1,7 +1,7 @@
 """Settings of instruction tuning (lesson 07): the key names of KOSITP's JSON files, typed and checked."""
 
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AliasChoices, Field, field_validator, model_validator
 
@@ -73,12 +73,14 @@ class InstructionSettings(LessonSettings):
 
     short_rows: int = Field(200, ge=8, description="the lesson's comparisons: rows drawn for the short runs")
     short_steps: int = Field(12, ge=1, description="the lesson's comparisons: steps of each short run")
-    ranks: tuple[int, ...] = Field((2, 16, 128), min_length=2, description="the lesson's comparison of ranks")
+    ranks: tuple[Annotated[int, Field(ge=1, le=512)], ...] = Field(
+        (2, 16, 128), min_length=2, description="the lesson's comparison of ranks"
+    )
 
     @field_validator("use_gradient_checkpointing", mode="before")
     @classmethod
     def _words(cls, value: object) -> object:
-        """KOSITP's files write ``"True"`` in quotes."""
+        """``"True"`` in quotes is true, as Python's own word for it is; KOSITP's files hold a plain ``true``."""
         return {"true": True, "false": False}.get(value.lower(), value) if isinstance(value, str) else value
 
     @model_validator(mode="after")

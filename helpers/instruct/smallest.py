@@ -23,9 +23,10 @@ from helpers.instruct.adapters import save_adapter
 from helpers.instruct.models import load_language_model
 from helpers.instruct.product_rows import product_rows
 from helpers.instruct.prompts import IGNORED, Example, Prompt
+from helpers.instruct.settings import SEVEN_PROJECTIONS
+from helpers.instruct.tuning import BASE
 
-BASE = "sample_data/models/ko-mini-mistral"
-PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+PROJECTIONS = list(SEVEN_PROJECTIONS)
 STEPS, BATCH, RATE, RANK, SEED = 40, 8, 5e-3, 8, 13
 
 

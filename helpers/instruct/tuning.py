@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from helpers.course.errors import InputError
 from helpers.course.machine import set_seed
 from helpers.course.paths import REPOSITORY, repository_path, short_path
-from helpers.instruct.adapters import belongs_to
+from helpers.instruct.adapters import base_fingerprint, belongs_to
 from helpers.instruct.checkpoints import mark, resumable, run_fingerprint
 from helpers.instruct.prompts import Example, Prompt
 from helpers.instruct.rows import trained_share
@@ -26,6 +26,7 @@ from helpers.instruct.settings import InstructionSettings
 from helpers.instruct.unsloth_first import chosen_dtype, fast_language_model
 
 if TYPE_CHECKING:
+    import torch
     from peft import PeftModel
 
 BASE = "sample_data/models/ko-mini-mistral"
@@ -64,7 +65,8 @@ def deepened(settings: InstructionSettings) -> InstructionSettings:
 def load_for_tuning(settings: InstructionSettings) -> tuple[PeftModel, Prompt]:
     """The base model with a fresh LoRA adapter, by ``unsloth.FastLanguageModel``, and its prompt.
 
-    Raises :class:`InputError` where the model is not to be had, and for 4 bits where the machine cannot.
+    Raises :class:`InputError` where the model is not to be had or has no layer of a name in ``lora_target_modules``, and
+    for 4 bits where the machine cannot.
     """
     unsloth = fast_language_model()
     set_seed(settings.seed)
@@ -83,6 +85,7 @@ def load_for_tuning(settings: InstructionSettings) -> tuple[PeftModel, Prompt]:
             given=settings.model,
             hint=f"it says: {str(error).strip().splitlines()[0]}",
         ) from error
+    need_layers(model, settings.lora_target_modules)
     prompt = Prompt.for_tokenizer(tokenizer, settings.template, settings.system)
     model = unsloth.get_peft_model(
         model,
@@ -98,6 +101,18 @@ def load_for_tuning(settings: InstructionSettings) -> tuple[PeftModel, Prompt]:
     model.config.use_cache = settings.model_use_cache
     model.config.pad_token_id = prompt.pad_id
     return model, prompt
+
+
+def need_layers(model: torch.nn.Module, wanted: Sequence[str]) -> None:
+    """Raise :class:`InputError` for a name under which the model has no linear layer."""
+    linear = {name for name, part in model.named_modules() if hasattr(part, "in_features")}
+    if missing := [each for each in wanted if not any(f".{name}".endswith(f".{each}") for name in linear)]:
+        raise InputError(
+            "this model has no linear layer of this name",
+            place="lora_target_modules",
+            given=missing[0],
+            allowed=sorted({name.rsplit(".", 1)[-1] for name in linear}),
+        )
 
 
 def tune(
@@ -140,16 +155,25 @@ def tune(
 
 
 def tuned_adapter(output_dir: str | Path = SHARED_ADAPTER, *, base: str = BASE) -> Path:
-    """A tuned adapter of the small model: the one that lesson 07 left, or one trained now in its smallest form.
+    """A tuned adapter of ``base``: the one that lesson 07 left, or, of the small model, one trained now in its smallest form.
 
     The second goes to ``output_dir`` (a minute of one core, in a process of its own, kept for the next lesson). An
     adapter whose base model has been replaced since is not taken. Prints which one it is. The folder holds
-    adapter_model.safetensors, adapter_config.json, the tokenizer and prompt.json.
+    adapter_model.safetensors, adapter_config.json, the tokenizer and prompt.json. Raises :class:`InputError` where
+    another base model has none: it takes a GPU and hours to train, so nobody does it unasked.
     """
     for folder in (repository_path(LESSON_ADAPTER), repository_path(output_dir)):
         if belongs_to(folder, base):
             print(f"tuned adapter: {short_path(folder)}")
             return folder
+    if base_fingerprint(base) != base_fingerprint(BASE):
+        raise InputError(
+            "lesson 07 has left no adapter for this base model, and only the small one is trained here",
+            place="adapter",
+            given=base,
+            hint="run lesson 07 under the same profile, or train one by config/mistral.yaml or config/solar.yaml "
+            "(python -m helpers.instruct.tuning --config_path ...) and name its folder as `adapter`",
+        )
     folder = repository_path(output_dir)
     print(
         f"lesson 07 has left no adapter for this base model: training one in its smallest form to {short_path(folder)}"

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from helpers.course.atomic import atomic_write
 from helpers.course.errors import InputError
-from helpers.course.lessons import parse_value
+from helpers.course.lessons import parse_parameters
 from helpers.course.machine import detect_machine, measure
 from helpers.course.paths import short_path
 from helpers.course.settings import PROFILES
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 told.config_path,
                 profile=told.profile or detect_machine().profile,
                 smoke=told.smoke or None,
-                **{name: parse_value(value) for name, value in told.parameters},
+                **parse_parameters(told.parameters),
             )
         )
     except InputError as error:

@@ -6,28 +6,22 @@ Lesson 09 explains the engine. Its numbers differ from transformers' a little: o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from vllm import LLM
-
+    from helpers.instruct.engine import Engine
     from helpers.instruct.prompts import Prompt
 
 
 class VllmBackend:
-    """A running ``vllm.LLM``, with an adapter at request time or without; ``number``: from 1, another for each adapter."""
+    """A running engine; ``adapter``: the name by which it knows the adapter that speaks here (None: the base does)."""
 
-    def __init__(self, engine: LLM, prompt: Prompt, *, name: str, adapter: Path | None = None, number: int = 1) -> None:
-        self.prompt, self._engine, self._adapter = prompt, engine, None
-        if adapter is not None:
-            from vllm.lora.request import LoRARequest
-
-            self._adapter = LoRARequest(f"adapter {number}", number, str(adapter))
-        config = engine.llm_engine.vllm_config
+    def __init__(self, engine: Engine, prompt: Prompt, *, name: str, adapter: str | None = None) -> None:
+        self.prompt, self.room, self._engine, self._adapter = prompt, engine.context, engine, adapter
+        config = engine.llm.llm_engine.vllm_config
         self.facts = {
             "model": name,
             "backend": "vllm",
@@ -39,34 +33,25 @@ class VllmBackend:
 
     def free(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[str]:
         """Greedy answers as text, cut at the first stop token or after ``max_new_tokens``."""
-        done = self._run(prompts, max_tokens=max_new_tokens)
-        return [self.prompt.answer_text(each.outputs[0].token_ids) for each in done]
+        return self._texts(prompts, max_tokens=max_new_tokens)
 
     def choose(
         self, prompts: Sequence[Sequence[int]], words: Sequence[str], labels: Sequence[Sequence[int]]
     ) -> list[int]:
-        """``StructuredOutputsParams(choice=words)``: any tokens that spell a word are allowed, also an unusual cut."""
+        """``StructuredOutputsParams(choice=...)``: any tokens that spell a word are allowed, also an unusual cut."""
         from vllm.sampling_params import StructuredOutputsParams
 
-        choice = StructuredOutputsParams(choice=list(words))
-        done = self._run(prompts, max_tokens=4 * max(map(len, labels)) + 4, structured_outputs=choice)
-        return [list(words).index(self.prompt.answer_text(each.outputs[0].token_ids)) for each in done]
+        choice = StructuredOutputsParams(choice=[self.prompt.spelled(word) for word in words])
+        texts = self._texts(prompts, max_tokens=4 * max(map(len, labels)) + 4, structured_outputs=choice)
+        return [list(words).index(text) for text in texts]
 
     def likelihoods(self, prompts: Sequence[Sequence[int]], labels: Sequence[Sequence[int]]) -> Tensor:
         """Log-probabilities of the whole labels, (N, L), from vLLM's log-probabilities of the prompt's tokens."""
-        whole = [[*prompt, *label] for prompt in prompts for label in labels]
-        done = self._run(whole, max_tokens=1, prompt_logprobs=0)
-        sums = []
-        for number, (ids, each) in enumerate(zip(whole, done, strict=True)):
-            own = len(labels[number % len(labels)])
-            sums.append(
-                sum(each.prompt_logprobs[place][ids[place]].logprob for place in range(len(ids) - own, len(ids)))
-            )
+        each, label = [ids for ids in prompts for _ in labels], [*labels] * len(prompts)
+        sums = list(map(sum, self._engine.log_probs(each, label, self._adapter)))
         return torch.tensor(sums).view(len(prompts), len(labels))
 
-    def _run(self, prompts: Sequence[Sequence[int]], **sampling: Any) -> list[Any]:
-        from vllm import SamplingParams
-
-        told = SamplingParams(temperature=0.0, stop_token_ids=list(self.prompt.stop_ids), **sampling)
-        given = [{"prompt_token_ids": list(ids)} for ids in prompts]
-        return self._engine.generate(given, told, lora_request=self._adapter, use_tqdm=False)
+    def _texts(self, prompts: Sequence[Sequence[int]], **sampling: Any) -> list[str]:
+        stops = list(self.prompt.stop_ids)
+        done = self._engine.ask(prompts, self._adapter, stop_token_ids=stops, **sampling)
+        return [self.prompt.answer_text(answer.ids) for answer in done]

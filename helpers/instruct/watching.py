@@ -16,7 +16,11 @@ class LoraDidNotMove(RuntimeError):
 
 
 class LoraWatch(TrainerCallback):
-    """After the first step whose learning rate is not 0, every ``lora_B`` must have moved from where it was."""
+    """After the first step that was taken, every ``lora_B`` must have moved from where it was.
+
+    Not taken: a step with a learning rate of 0, and one that the scaler of float16 skips because a gradient overflowed
+    (its first scale is a guess; transformers calls ``on_optimizer_step`` all the same).
+    """
 
     def __init__(self) -> None:
         self.checked = False
@@ -32,8 +36,9 @@ class LoraWatch(TrainerCallback):
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Compare. Raises :class:`LoraDidNotMove`."""
-        rate = max(group["lr"] for group in given["optimizer"].param_groups)
-        if self.checked or rate == 0:
+        optimizer = given["optimizer"]
+        rate = max(group["lr"] for group in optimizer.param_groups)
+        if self.checked or rate == 0 or getattr(optimizer, "step_was_skipped", False) or overflowed(given["model"]):
             return
         weights = lora_b(given["model"])
         still = [name for name, before in self._before.items() if torch.equal(before, weights[name].detach())]
@@ -49,14 +54,22 @@ class LoraWatch(TrainerCallback):
         self.checked, self._before = True, {}
 
     def on_train_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        """Raise :class:`LoraDidNotMove` where every step had a learning rate of 0."""
+        """Raise :class:`LoraDidNotMove` where no step was taken."""
         if self._before:
-            raise LoraDidNotMove(f"the learning rate was 0 in all of the {state.global_step} steps: nothing could move")
+            why = "the learning rate was 0, or a gradient was not finite"
+            raise LoraDidNotMove(f"{why}, in all of the {state.global_step} steps: nothing could move")
 
 
 def lora_b(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
     """Every second half of an adapter by name; they start at zero, so a value says that something was learned."""
     return {name: weight for name, weight in model.named_parameters() if ".lora_B." in name}
+
+
+def overflowed(model: torch.nn.Module) -> bool:
+    """Whether a gradient of what learns is infinite or not a number."""
+    weights = (weight for _, weight in model.named_parameters() if weight.requires_grad)
+    gradients = (weight.grad for weight in weights if weight.grad is not None)
+    return not all(bool(gradient.isfinite().all()) for gradient in gradients)
 
 
 class Progress(TrainerCallback):

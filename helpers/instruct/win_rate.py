@@ -61,12 +61,17 @@ def _rate(won: Tensor, groups: Tensor, draws: int, seed: int) -> WinRate:
     return WinRate(torch.stack([part.mean() for part in parts]).mean().item(), low, high)
 
 
-def longer_preferred(values: Tensor, lengths: Tensor) -> float:
-    """In which share of the pairs of unequal length the longer answer has the larger value; ties count ½."""
+def longer_preferred(values: Tensor, lengths: Tensor, draws: int = 2000, seed: int = 13) -> WinRate:
+    """In which share of the pairs of unequal length the longer answer has the larger value; ties count ½.
+
+    Raises :class:`InputError` where no two lengths differ.
+    """
     kept = lengths[:, 0] != lengths[:, 1]
     chosen_longer = lengths[kept, 0] > lengths[kept, 1]
     won = wins(values[kept])
-    return torch.where(chosen_longer, won, 1 - won).mean().item()
+    if not kept.any():
+        raise InputError("no pair has answers of unequal length", place="test pairs", given=f"{len(lengths)} pairs")
+    return _rate(torch.where(chosen_longer, won, 1 - won), torch.zeros(len(won), dtype=torch.long), draws, seed)
 
 
 def value_of_a_token(values: Tensor, lengths: Tensor) -> float:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 import pandas as pd
 from pydantic import Field
 
+from helpers.course.errors import InputError
 from helpers.course.files import read_table, write_jsonl
 from helpers.course.settings import LessonSettings
 from helpers.instruct.answers import Reading, read_answers
@@ -28,7 +29,9 @@ class ZeroShotSettings(LessonSettings):
 
     default_config: ClassVar[str | None] = "config/zero_shot.yaml"
 
-    tasks: list[Literal["kornli", "question_pair", "hate_speech", "nsmc"]] = Field(description="which sets")
+    tasks: list[Literal["kornli", "question_pair", "hate_speech", "nsmc"]] = Field(
+        min_length=1, description="which sets"
+    )
     rows: int | None = Field(None, ge=6, description="rows of each set, drawn with its class shares; null: all")
     adapter: Path | None = Field(None, description="the tuned model's adapter; null: lesson 07's, or one made now")
     chooser: Path | None = Field(
@@ -66,9 +69,13 @@ def evaluate(
     """Ask a model all rows of one set in each way; likelihoods are computed once for all of their rules.
 
     ``table`` comes from ``helpers.data.benchmarks``. ``facts`` (such as ``which="tuned"``) are kept in every row beside model,
-    backend, dtype, batch, prompt and seed.
+    backend, dtype, batch, prompt and seed. Raises :class:`InputError` for an empty table, and before anything is asked where
+    a row leaves the model no room to answer, with the line of its file.
     """
+    if table.empty:
+        raise InputError("there is no row to ask about", place=task.name)
     prompts = task.prompts(backend.prompt, table, phrasing)
+    _need_room(backend, task, table, prompts, settings.max_new_tokens if "free" in ways else 0)
     predicted = {way: answer for way, answer in _answers(backend, task, prompts, settings, ways, phrasing)}
     gold, rows = list(table["label"]), {}
     for way, (labels, answers) in predicted.items():
@@ -79,6 +86,21 @@ def evaluate(
         row |= {"max_new_tokens": settings.max_new_tokens, "reading": settings.reading} if way == "free" else {}
         rows[way] = Result(row, labels, answers)
     return rows
+
+
+def _need_room(
+    backend: Backend, task: ZeroShotTask, table: pd.DataFrame, prompts: list[list[int]], answer: int
+) -> None:
+    longest = max(range(len(prompts)), key=lambda row: len(prompts[row]))
+    tokens = len(prompts[longest]) + max(answer, *map(len, task.label_ids(backend.prompt)))
+    if backend.room is not None and tokens > backend.room:
+        raise InputError(
+            "a row is longer than the model can read at once",
+            place=f"{task.name}, line {table['line'].iloc[longest]} of its file",
+            given=f"{tokens:,} tokens with its answer",
+            allowed=f"at most {backend.room:,}",
+            hint="shorten the text or take the row out; cutting it unasked would change what is measured",
+        )
 
 
 def _answers(

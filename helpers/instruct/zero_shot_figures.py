@@ -1,4 +1,4 @@
-"""The lesson's figure of scores: a dot and its interval for each model or wording, the majority class as the bar to clear."""
+"""The lesson's figure of scores: a dot and its interval for each model or wording, and the two bars to clear."""
 
 import pandas as pd
 from matplotlib import pyplot as plt
@@ -8,7 +8,8 @@ from helpers.course.plots import PALETTE
 
 
 def interval_figure(scores: pd.DataFrame, title: str) -> Figure:
-    """``scores``: columns ``task``, ``which`` (a series each), ``macro_f1``, ``low``, ``high`` and ``majority_f1``."""
+    """``scores``: columns ``task``, ``which`` (a series each), ``macro_f1``, ``low``, ``high``, and the bars ``majority_f1``
+    and ``chance_f1``."""
     figure, axes = plt.subplots()
     tasks, series = list(dict.fromkeys(scores["task"])), list(dict.fromkeys(scores["which"]))
     for number, name in enumerate(series):
@@ -17,9 +18,10 @@ def interval_figure(scores: pd.DataFrame, title: str) -> Figure:
         down, up = part["macro_f1"] - part["low"], part["high"] - part["macro_f1"]
         error = [down.clip(lower=0), up.clip(lower=0)]  # a percentile interval need not hold the score itself
         axes.errorbar(across, part["macro_f1"], yerr=error, fmt="o", capsize=4, label=name, color=PALETTE[number])
-    bar = scores.drop_duplicates("task").set_index("task").loc[tasks, "majority_f1"]
-    axes.hlines(bar, [p - 0.4 for p in range(len(tasks))], [p + 0.4 for p in range(len(tasks))], color=PALETTE[5])
-    axes.plot([], [], color=PALETTE[5], label="always the most frequent class")
+    bars = scores.drop_duplicates("task").set_index("task").loc[tasks]
+    ends = [p - 0.4 for p in range(len(tasks))], [p + 0.4 for p in range(len(tasks))]
+    axes.hlines(bars["majority_f1"], *ends, color=PALETTE[5], label="always the most frequent class")
+    axes.hlines(bars["chance_f1"], *ends, color=PALETTE[5], linestyles="dashed", label="labels drawn by lot")
     axes.set(title=title, ylabel="macro F1", ylim=(0, 1))
     axes.set_xticks(range(len(tasks)), tasks)
     axes.grid(axis="x", visible=False)

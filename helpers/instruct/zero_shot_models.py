@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import atexit
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,14 +15,14 @@ from helpers.instruct.prompts import Prompt
 from helpers.instruct.tuning import tuned_adapter
 from helpers.instruct.zero_shot import ZeroShotSettings
 
-VLLM_MAX_LENGTH = 1024
+VLLM_MAX_LENGTH, VLLM_AT_ONCE = 1024, 256
 
 
 def models_to_ask(settings: ZeroShotSettings) -> dict[str, Backend]:
     """``{"base": ..., "tuned": ..., "chooser": ...}``; the last is left out, and said, where it fits another base model.
 
-    Without ``settings.adapter`` the tuned model's adapter is lesson 07's, or one made now. With vLLM one engine serves
-    all: the adapter is named at request time.
+    Without ``settings.adapter`` the tuned model's adapter is lesson 07's, or one made now. The base model is in memory
+    once: an adapter is switched on where it is asked, with vLLM at request time.
     """
     adapters = {"tuned": settings.adapter or tuned_adapter(base=settings.model)}
     if settings.chooser and (chooser := _fitting(settings.chooser, settings.model)):
@@ -30,9 +30,7 @@ def models_to_ask(settings: ZeroShotSettings) -> dict[str, Backend]:
     if settings.backend == "vllm":
         return _by_vllm(settings, adapters)
     told = {"dtype": settings.dtype, "batch_size": settings.batch_size, "batch_tokens": settings.batch_tokens}
-    base = TransformersBackend.load(settings.model, template=settings.template, **told)
-    own = {which: TransformersBackend.load(settings.model, adapter, **told) for which, adapter in adapters.items()}
-    return {"base": base, **own}
+    return TransformersBackend.load(settings.model, adapters, template=settings.template, **told)
 
 
 def _fitting(adapter: Path, base: str) -> Path | None:
@@ -48,26 +46,27 @@ def _fitting(adapter: Path, base: str) -> Path | None:
 
 def _by_vllm(settings: ZeroShotSettings, adapters: Mapping[str, Path]) -> dict[str, Backend]:
     from transformers import AutoTokenizer
-    from vllm import LLM
 
+    from helpers.instruct.engine import Engine
     from helpers.instruct.vllm_backend import VllmBackend
 
-    configs = [(adapter / "adapter_config.json").read_text(encoding="utf-8") for adapter in adapters.values()]
     on_cpu = detect_machine().gpu_class == "none"
-    engine = LLM(
-        model=settings.model,
-        dtype=settings.dtype,
-        max_model_len=VLLM_MAX_LENGTH,
-        enable_lora=True,
-        max_lora_rank=max(8, *(json.loads(config)["r"] for config in configs)),
-        seed=settings.seed,
-        gpu_memory_utilization=0.1 if on_cpu else 0.85,  # on a CPU it is a share of the machine's memory
-        enforce_eager=on_cpu,
-    )
-    name = short_path(Path(settings.model)) if Path(settings.model).is_dir() else settings.model
     prompt = Prompt.for_tokenizer(AutoTokenizer.from_pretrained(settings.model), settings.template)
-    asked: dict[str, Backend] = {"base": VllmBackend(engine, prompt, name=name)}
-    for number, (which, adapter) in enumerate(adapters.items(), 1):
-        told = {"name": f"{name} + {short_path(adapter)}", "adapter": adapter, "number": number}
-        asked[which] = VllmBackend(engine, Prompt.load(adapter), **told)
-    return asked
+    engine = Engine(
+        settings.model,
+        prompt=prompt,
+        adapters=adapters,
+        dtype=settings.dtype,
+        context=VLLM_MAX_LENGTH,
+        at_once=VLLM_AT_ONCE,
+        memory_share=0.1 if on_cpu else 0.85,  # on a CPU it is a share of the machine's memory
+        seed=settings.seed,
+        log=settings.output_dir / "engine.log",
+    )
+    atexit.register(engine.close)
+    name = short_path(Path(settings.model)) if Path(settings.model).is_dir() else settings.model
+    own = {
+        which: VllmBackend(engine, Prompt.load(adapter), name=f"{name} + {short_path(adapter)}", adapter=which)
+        for which, adapter in adapters.items()
+    }
+    return {"base": VllmBackend(engine, prompt, name=name), **own}
