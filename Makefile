@@ -1,5 +1,6 @@
 # Two commands: `make course` runs every lesson, `make test` checks everything. Both make the environment first if needed.
 PYTHON  ?= python3.11
+# Where the packages are; make VENV=$CONDA_PREFIX takes the active conda environment, where pip finds all of them installed.
 VENV    ?= .venv
 # Where the CPU build of torch comes from; on Linux the default index serves the CUDA build.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu

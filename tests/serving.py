@@ -35,13 +35,16 @@ def reference():
 
 @functools.cache
 def expected(text: str, tokens: int, *, raw: bool = False) -> str:
-    """The greedy answer by transformers' own generate, one prompt at a time; ``raw``: the text is only continued."""
+    """The greedy answer by transformers' own generate, one prompt at a time; ``raw``: the text is continued as it stands."""
     prompt, model = reference()
     plain = [prompt.bos_id, *prompt.tokenizer(text, add_special_tokens=False).input_ids]
     ids = torch.tensor([plain if raw else prompt.prompt_ids(text)])
     settings = dict(do_sample=False, eos_token_id=list(prompt.stop_ids), pad_token_id=prompt.pad_id)
     with torch.inference_mode():
         output = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, **settings)
+    if raw:
+        whole, read = (prompt.tokenizer.decode(part, skip_special_tokens=True) for part in (output[0], ids[0]))
+        return whole[len(read) :]
     return prompt.answer_text(output[0, ids.shape[1] :].tolist())
 
 

@@ -1,5 +1,6 @@
 """What notebook cells call: metrics, self-checks, checksums, the machine, figures."""
 
+import re
 import time
 import warnings
 from itertools import pairwise
@@ -13,6 +14,7 @@ from helpers.course.checksums import read_checksums, verify_checksums, write_che
 from helpers.course.errors import InputError
 from helpers.course.exercises import ExerciseHint, check
 from helpers.course.fonts import font_face
+from helpers.course.lessons import find_lessons
 from helpers.course.machine import detect_machine, gpu_class, measure, peak_memory_mb, set_seed, tree_memory_mb
 from helpers.course.plots import bar_figure, histogram_figure, line_figure, similarity_figure, use_course_style
 from helpers.course.records import METRICS_MIME, read_records, record
@@ -50,6 +52,19 @@ def test_check_passes_with_a_tick_and_fails_with_the_hint(capsys):
     with pytest.raises(ExerciseHint, match=r"temperature: not yet\. Hint: divide before the softmax"):
         check("temperature", False, "divide before the softmax")
     assert issubclass(ExerciseHint, AssertionError)
+
+
+@pytest.mark.parametrize("lesson", find_lessons(), ids=lambda lesson: lesson.name)
+def test_an_exercise_gives_nothing_away(lesson):
+    """What is given ends in an invitation; the call that answers it stands below, folded."""
+    cells = lesson.notebook.cells
+    given = [n for n, cell in enumerate(cells) if re.search(r"^# .*\byours\b", cell.source.split("\n")[-1])]
+    answers = [n for n, cell in enumerate(cells) if cell.metadata.get("jupyter", {}).get("source_hidden")]
+    assert len(given) == 3 and answers == [n + 1 for n in given]
+    for n in given:
+        called = re.findall(r"\b(check\w*)\(", cells[n].source.split("\n")[-1])
+        assert called and f"def {called[0]}(" in cells[n].source and f"{called[0]}(" in cells[n + 1].source
+        assert not cells[n].outputs and not re.search(rf"^{called[0]}\(", cells[n].source, re.MULTILINE)
 
 
 def test_checksums_cover_every_file_and_can_be_checked_by_sha256sum(tmp_path):

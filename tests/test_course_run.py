@@ -128,6 +128,20 @@ def test_wrong_arguments_are_refused_before_anything_runs(tmp_path, capfd):
     assert not (tmp_path / "outputs").exists()
 
 
+def test_a_smoke_run_is_never_taken_for_a_real_one(tmp_path, monkeypatch, capfd, results):
+    path = write_lesson(tmp_path, "00_good", RECORD)
+    before = path.read_bytes()
+    monkeypatch.setenv("COURSE_SMOKE", "1")
+    assert main(["course"], tmp_path) == 0
+    assert results(tmp_path, "outputs/smoke")["lessons"]["00_good"]["metrics"]["smoke"] is True
+    assert main(["refresh"], tmp_path) == 2 and path.read_bytes() == before
+    assert "unset COURSE_SMOKE" in capfd.readouterr().err
+    monkeypatch.delenv("COURSE_SMOKE")
+    assert main(["course"], tmp_path) == 0
+    assert "(done before)" not in capfd.readouterr().out
+    assert results(tmp_path)["lessons"]["00_good"]["metrics"]["smoke"] is False
+
+
 def test_refresh_stores_clean_outputs_and_measured_figures(tmp_path, capfd):
     path = write_lesson(tmp_path, "00_good", RECORD, PROGRESS)
     leak = write_lesson(tmp_path, "01_leak", "from helpers.course.files import REPOSITORY\nREPOSITORY / 'outputs'")
@@ -175,6 +189,9 @@ def test_fingerprint_changes_with_all_that_a_result_rests_on(tmp_path):
     notebook.cells[2].outputs = [nbformat.v4.new_output("stream", text="x")]
     nbformat.write(notebook, path)
     assert mark() == seen[0], "stored outputs do not count"
+    (tmp_path / "sample_data" / "__pycache__").mkdir()
+    (tmp_path / "sample_data" / "__pycache__" / "a.cpython-311.pyc").write_bytes(b"compiled")
+    assert mark() == seen[0], "what Python compiled does not count"
     seen.append(mark(profile="t4"))
     for name, text in (("helpers/a.py", "b"), ("config/a.yaml", "b"), ("sample_data/a.csv", "ab")):
         (tmp_path / name).write_text(text)

@@ -26,6 +26,8 @@ class Knobs(LessonSettings):
     epochs: int = Field(3, ge=1)
     max_length: int = Field(64, validation_alias=AliasChoices("max_seq_length", "cutoff"))
     layers: list[int] = Field(default_factory=list)
+    most: int | None = None
+    ranks: tuple[int, ...] = (1, 2)
 
 
 @pytest.fixture
@@ -107,6 +109,13 @@ def test_a_wrong_item_of_a_list_is_named_and_so_are_other_wrong_settings():
     assert "layers" in str(caught.value) and "epochs" in str(caught.value)
     with pytest.raises(InputError, match=r"parameter layers\[1\]\n.*given:   two"):
         Knobs.load(model="m", layers=[1, "two"])
+
+
+@pytest.mark.parametrize("given", [{"most": True}, {"ranks": [8, False]}, {"layers": [True]}, {"lr": True}])
+def test_true_is_no_number(given):
+    with pytest.raises(InputError, match="a number is needed here, not true or false"):
+        Knobs.load(model="m", **given)
+    assert Knobs.load(model="m", most=3, ranks=[8], layers=[1], lr=1).ranks == (8,)
 
 
 def test_settings_cannot_be_changed_in_place():

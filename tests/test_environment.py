@@ -84,9 +84,20 @@ def test_conda_file_is_consistent_with_the_lock_and_the_project():
 def test_gpu_requirements_do_not_contradict_the_lock():
     for line in (REQUIREMENTS / "gpu.txt").read_text().splitlines():
         requirement = line.split("#")[0].strip()
-        limit = re.fullmatch(r"([\w.-]+)<(\d+)", requirement)
-        if limit:
-            assert int(locked("cpu")[refresh.canonical(limit[1])].split(".")[0]) < int(limit[2])
+        name, pinned, version = requirement.partition("==")
+        if pinned:
+            tested = locked("cpu")[refresh.canonical(name)]
+            assert re.fullmatch(re.escape(version).replace(r"\*", ".*"), tested), requirement
+    wanted = refresh.read_in(REQUIREMENTS / "gpu.txt")
+    assert all("==" in wanted[name][0] for name in ("transformers", "trl", "peft", "datasets"))
+
+
+def test_the_readme_and_the_files_ask_for_the_same_python_and_the_same_steps():
+    gpu, conda = ((REPOSITORY / name).read_text() for name in ("requirements/gpu.txt", "environment.yml"))
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    assert project["requires-python"] == ">=3.11,<3.13" and "(Python 3.11 or 3.12)" in gpu
+    [steps] = re.findall(r"#   (PIP_NO_DEPS=1 .*)", conda)
+    assert steps.endswith("pip install --no-deps -e .") and f"`{steps}`" in (REPOSITORY / "README.md").read_text()
 
 
 READ_BY_TORCH = {"GOMP_SPINCOUNT": "1000", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64", "LRU_CACHE_CAPACITY": "64"}

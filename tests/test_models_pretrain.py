@@ -12,12 +12,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers.course.errors import InputError
 from helpers.course.files import REPOSITORY
 
 MODELS = REPOSITORY / "sample_data/models"
 sys.path.insert(0, str(MODELS))
 import pretrain  # noqa: E402 (a script beside the weights, not a package)
-from corpus import is_held_out, key_of, read_sample  # noqa: E402
+from corpus import HOLD_OUT_SAMPLE, is_held_out, key_of, read_sample  # noqa: E402
 
 TOY = {"vocab_size": 2048, "hidden": 64, "layers": 2, "heads": 4, "intermediate": 128, "batch_tokens": 1024}
 OVERRIDES = [f"{kind}.{key}={value}" for kind in ("encoder", "lm") for key, value in TOY.items()]
@@ -48,15 +49,47 @@ def test_no_syllable_is_unknown(run_dir, kind, text):
 
 def test_equal_letters_fall_on_one_side():
     train, held_out, _ = read_sample(REPOSITORY / "sample_data")
-    assert not {key_of(line.text) for line in train} & {
-        key_of(line.text) for line in held_out if is_held_out(line.text)
-    }
-    assert is_held_out("가 나!") == is_held_out("가나")
+    assert not {key_of(line.text) for line in train} & {key_of(line.text) for line in held_out} and len(held_out) > 50
+    written_otherwise = [" " + line.text.replace(" ", "") + "!" for line in held_out]
+    assert all(is_held_out(text, HOLD_OUT_SAMPLE) for text in written_otherwise)
+    assert (
+        is_held_out("오늘은 공기가 좋다")
+        and is_held_out(" 오늘은 공기가 좋다! ")
+        and not is_held_out("오늘은 날씨가 좋다")
+    )
 
 
-def test_an_unknown_setting_is_named(tmp_path):
-    with pytest.raises(SystemExit, match=r"unknown setting \['sink'\]; allowed"):
-        settings_of(tmp_path, "encoder.sink=8")
+@pytest.mark.parametrize(
+    "override, says",
+    [
+        ("encoder.sink=8", r"no such setting\n.*key encoder.sink\n.*batch_tokens"),
+        ("sink=8", r"no such setting\n.*key sink\n.*checkpoint_seconds"),
+        ("seed.deep=8", "no such setting"),
+        ("lm=3", "allowed: a section"),
+        ("lm.tokens=many", r"key lm.tokens\n.*given:   many\n.*allowed: a whole number"),
+        ("lm.tokens=1.5", "a whole number"),
+        ("lm.tokens=", "a whole number"),
+        ("lm.lr_muon=nan", "a number"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_named(tmp_path, override, says):
+    with pytest.raises(InputError, match=says):
+        settings_of(tmp_path, override)
+
+
+def test_settings_have_the_types_of_the_file(tmp_path):
+    settings = settings_of(tmp_path, "lm.tokens=1e6", "lm.lr_muon=1e-3", "seed=5")
+    assert (settings["lm"]["tokens"], settings["lm"]["lr_muon"], settings["seed"]) == (1_000_000, 0.001, 5)
+    assert type(settings["lm"]["tokens"]) is int
+
+
+def test_a_profile_is_taken_or_refused():
+    recipe = REPOSITORY / "config/pretraining.yaml"
+    large = pretrain.load_settings(recipe, [], "a100")
+    assert (large["dtype"], large["lm"]["batch_tokens"], large["lm"]["hidden"]) == ("bfloat16", 131_072, 256)
+    assert pretrain.load_settings(recipe, ["dtype=float32"], "a100")["dtype"] == "float32"
+    with pytest.raises(InputError, match=r"no such profile[\s\S]*a100, cpu, t4"):
+        pretrain.load_settings(recipe, [], "a-100")
 
 
 def test_a_vocabulary_smaller_than_the_alphabet_is_refused(tmp_path):

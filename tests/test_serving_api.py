@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from helpers.course.errors import InputError
+from helpers.course.launch import free_port
 from helpers.course.paths import REPOSITORY
 from helpers.serving.background import model_server
 from helpers.serving.load import Failed, put_load, read_answer
@@ -31,7 +32,7 @@ LIMITS = {"max_prompt_tokens": 200, "max_tokens": 800, "default_tokens": 12, "ma
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     folder = tmp_path_factory.mktemp("server")
-    adapters = {"loud": str(loud_adapter(folder / "loud"))}
+    adapters = {"loud.v1": str(loud_adapter(folder / "loud"))}
     with model_server(folder / "log", environment=ONE_THREAD, adapters=adapters, **SMALL, **LIMITS) as running:
         yield running
 
@@ -40,7 +41,7 @@ def server(tmp_path_factory):
 def strict(tmp_path_factory):
     """One request at a time, little patience, a key."""
     limits = LIMITS | {"max_requests": 1, "request_seconds": 1.5, "body_seconds": 1, "shutdown_seconds": 1}
-    limits["max_restarts"] = 0
+    limits["max_restarts"] = 1
     environment = ONE_THREAD | {"COURSE_API_KEY": "비밀-열쇠".encode().hex()}
     with model_server(tmp_path_factory.mktemp("strict") / "log", environment=environment, **SMALL, **limits) as running:
         running.key = environment["COURSE_API_KEY"]
@@ -93,8 +94,10 @@ def test_completions_take_text_or_ids(server):
     prompt, _ = reference()
     ask_for = client(server).completions.create
     by_ids = ask_for(model="ko-mini", prompt=prompt.prompt_ids(QUESTIONS[1]), max_tokens=12)
-    assert by_ids.choices[0].text == expected(QUESTIONS[1], 12)
-    text = "이 영화는 정말"
+    assert by_ids.choices[0].text.strip() == expected(QUESTIONS[1], 12)
+    text = "대한민국의 수도는"
+    assert ask_for(model="ko-mini", prompt=text, max_tokens=8).choices[0].text == expected(text, 8, raw=True)
+    assert expected(text, 8, raw=True).startswith(" ")
     ids = [prompt.bos_id, *prompt.tokenizer(text, add_special_tokens=False).input_ids]
     assert ask_for(model="ko-mini", prompt=text).choices == ask_for(model="ko-mini", prompt=ids).choices
     parts = list(ask_for(model="ko-mini", prompt=text, stream=True))
@@ -103,8 +106,8 @@ def test_completions_take_text_or_ids(server):
 
 def test_an_adapter_is_a_model_name(server):
     models = client(server).models
-    assert [(card.id, card.parent) for card in models.list()] == [("ko-mini", None), ("loud", "ko-mini")]
-    assert models.retrieve("loud").max_tokens == 800
+    assert [(card.id, card.parent) for card in models.list()] == [("ko-mini", None), ("loud.v1", "ko-mini")]
+    assert models.retrieve("loud.v1").max_tokens == 800
 
     def answer(model):
         result = client(server).chat.completions.create(model=model, messages=ask(QUESTIONS[0]), max_tokens=16)
@@ -112,7 +115,7 @@ def test_an_adapter_is_a_model_name(server):
         return result.choices[0].message.content
 
     with ThreadPoolExecutor(8) as pool:  # both in one batch
-        answers = list(pool.map(answer, ["ko-mini", "loud"] * 4))
+        answers = list(pool.map(answer, ["ko-mini", "loud.v1"] * 4))
     assert set(answers[::2]) == {expected(QUESTIONS[0], 16)} and len(set(answers[1::2])) == 1
     assert answers[0] != answers[1]
 
@@ -133,18 +136,27 @@ def test_a_seed_repeats_a_sampled_answer_and_stop_texts_end_it(server):
 
 
 REFUSED = [
-    ({"max_tokens": 801}, 400, "1 to 800"),
+    ({"max_tokens": 801}, 400, "max_tokens is 801; allowed: 1 to 800"),
+    ({"max_completion_tokens": 9999}, 400, "max_completion_tokens is 9,999"),
     ({"max_tokens": 0}, 400, "greater than or equal to 1"),
     ({"temperature": 2.5}, 400, "less than or equal to 2"),
     ({"n": 2}, 400, "1"),
     ({"seed": -1}, 400, "greater than or equal to 0"),
-    ({"tools": []}, 400, "tools"),
-    ({"model": "없는 모델"}, 404, "ko-mini, loud"),
+    ({"tools": [{}]}, 400, "tools: not offered here; allowed: model, max_tokens"),
+    ({"logprobs": True}, 400, "logprobs: not offered here; allowed: model, max_tokens"),
+    (
+        {"messages": [*ask("안녕"), {"role": "user", "content": "네", "audio": {}}]},
+        400,
+        "messages.1.audio: not offered",
+    ),
+    ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, 400, "messages.0.content.0.text: Field required"),
+    ({"stop": 3}, 400, "stop: Input should be a valid string or Input should be a valid list"),
+    ({"model": "없는 모델"}, 404, "ko-mini, loud.v1"),
     ({"messages": []}, 400, "at least 1"),
     ({"messages": ask("가 " * 900)}, 400, "200"),
     ({"messages": ask(" ")}, 400, "empty"),
     ({"messages": [{"role": "assistant", "content": "네"}]}, 400, "user last"),
-    ({"messages": [{"role": "wizard", "content": "네"}]}, 400, "'system', 'user' or 'assistant'"),
+    ({"messages": [{"role": "wizard", "content": "네"}]}, 400, "'system', 'developer', 'user' or 'assistant'"),
     ({"messages": ask("\ud800")}, 400, "unicode"),
     ({"stop": ["가"] * 5}, 400, "at most 4 items"),
     ({"max_tokens": 3, "max_completion_tokens": 4}, 400, "one of them"),
@@ -158,6 +170,40 @@ def test_what_is_not_allowed_is_refused_and_the_answer_says_what_is(server, chan
     error = json.loads(text)["error"]
     assert got == status and says in error["message"], error
     assert error["type"] in ("invalid_request_error", "not_found_error")
+
+
+def test_what_asks_for_nothing_is_no_reason_to_refuse(server):
+    create = client(server).chat.completions.create
+    plain = create(model="ko-mini", messages=ask(QUESTIONS[0]), max_tokens=8).choices[0].message
+    nothing = {
+        "logprobs": False,
+        "tools": [],
+        "response_format": {"type": "text"},
+        "logit_bias": None,
+        "functions": None,
+    }
+    body = {"model": "ko-mini", "messages": ask(QUESTIONS[0]), "max_tokens": 8} | nothing
+    status, text, _ = raw(server, "POST", "/v1/chat/completions", json.dumps(body))
+    assert status == 200 and json.loads(text)["choices"][0]["message"]["content"] == plain.content
+    body = {"model": "ko-mini", "prompt": "안녕", "max_tokens": 2, "logprobs": None, "echo": False}
+    assert raw(server, "POST", "/v1/completions", json.dumps(body))[0] == 200
+    history = [{"role": "developer", "content": "짧게"}, {"role": "user", "content": "안녕", "name": "나"}]
+    history += [plain.model_dump(), *ask("다시")]  # the commonest way to keep a conversation: all its keys, most null
+    bare = [{"role": "system", "content": "짧게"}, *ask("안녕"), {"role": "assistant", "content": plain.content}]
+    long, short = (create(model="ko-mini", messages=each, max_tokens=8) for each in (history, bare + ask("다시")))
+    assert long.choices == short.choices and long.usage == short.usage
+
+
+def test_an_error_names_what_the_client_sent(server):
+    def error(path, body):
+        return json.loads(raw(server, "POST", path, body)[1])["error"]
+
+    broken = error("/v1/completions", b"{")
+    assert broken["param"] is None and broken["message"].startswith("the body is no valid JSON, character 2")
+    long = error("/v1/completions", json.dumps({"model": "ko-mini", "prompt": "가 " * 900}))
+    assert (long["param"], long["code"]) == ("prompt", "context_length_exceeded")
+    many = error("/v1/completions", json.dumps({"model": "ko-mini", "prompt": "가", "max_tokens": 9999}))
+    assert many["param"] == "max_tokens"
 
 
 @pytest.mark.parametrize(
@@ -210,6 +256,7 @@ def test_a_load_hides_no_failure(server):
     [
         ('data: {"choices": []}\n\ndata: {"error": {"message": "the engine died"}}\n\ndata: [DONE]\n\n', "engine died"),
         ('data: {"choices": []}\n\ndata: {"choices": []}\n\n', "broke off"),
+        ("", "broke off"),
     ],
 )
 def test_a_stream_that_ended_early_is_no_answer(body, says):
@@ -313,15 +360,13 @@ def test_a_body_that_dawdles_gets_408(strict):
         assert b" 408 " in wire.recv(200)
 
 
-def test_a_frozen_engine_costs_time_not_the_server(strict):
-    pid = strict.health()["engine_pid"]
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        with pytest.raises(openai.InternalServerError, match="took too long"):
-            client(strict, strict.key).completions.create(model="ko-mini", prompt="안녕")
-    finally:
-        os.kill(pid, signal.SIGCONT)
-    assert strict.health()["running"] == 0
+def test_a_frozen_engine_is_replaced(strict):
+    before = strict.health()
+    os.kill(before["engine_pid"], signal.SIGSTOP)  # for good: only SIGKILL ends it now
+    with pytest.raises(openai.InternalServerError, match="took too long"):
+        client(strict, strict.key).completions.create(model="ko-mini", prompt="안녕")
+    wait_for(lambda: strict.health()["restarts"] == before["restarts"] + 1 and strict.get("/health")[0] == 200, 120)
+    assert strict.health()["engine_pid"] != before["engine_pid"] and strict.health()["running"] == 0
     assert client(strict, strict.key).completions.create(model="ko-mini", prompt="안녕", max_tokens=2).choices
 
 
@@ -364,6 +409,29 @@ def test_settings_that_cannot_be_served_are_named(capsys, monkeypatch, parameter
     options = [part for name, value in given.items() for part in ("-p", name, json.dumps(value).strip('"'))]
     assert main(options) == 2
     assert says in capsys.readouterr().err
+
+
+def test_what_cannot_work_is_said_before_a_model_is_loaded(server, capsys, monkeypatch):
+    monkeypatch.setattr("helpers.serving.serve.load_served", lambda settings: pytest.fail("the model was looked at"))
+    assert main(["-p", "port", server.url.rpartition(":")[2], "-p", "tuned", "false"]) == 2
+    assert "cannot listen here: Address already in use" in capsys.readouterr().err
+    assert main(["-p", "max_tokens", "200", "-p", "max_tokens", "100"]) == 2
+    assert "given twice" in capsys.readouterr().err
+
+
+def test_ctrl_c_while_the_model_loads_is_an_orderly_end(tmp_path):
+    given = SMALL | {"port": free_port()}
+    options = [part for name, value in given.items() for part in ("-p", name, json.dumps(value).strip('"'))]
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "helpers.serving.serve", *options], stdout=log, stderr=log, start_new_session=True,
+            cwd=REPOSITORY, env=os.environ | ONE_THREAD,
+        )  # fmt: skip
+    own = psutil.Process(process.pid)
+    wait_for(lambda: any("spawn_main" in " ".join(child.cmdline()) for child in own.children()), 120)
+    os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to all of them
+    assert process.wait(120) == 0
+    assert "Traceback" not in (tmp_path / "log").read_text()
 
 
 def test_a_model_that_cannot_be_loaded_ends_the_start(tmp_path):

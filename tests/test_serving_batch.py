@@ -10,6 +10,7 @@ from helpers.serving.sampling import Sampler
 from helpers.serving.transformers_batch import TransformersBatch
 
 STOP = 3
+ADAPTERS = {"loud.v1": "loud", "other": "other"}
 
 
 @pytest.fixture(scope="module")
@@ -31,14 +32,14 @@ def prompts(count):
 
 
 def alone(model, job):
-    """The reference: transformers' own greedy generate with that adapter."""
+    """The reference: transformers' own greedy generate with that adapter, by peft's name for it."""
     ids = torch.tensor([job.ids])
     settings = dict(max_new_tokens=job.max_tokens, do_sample=False, eos_token_id=list(job.stop_ids), pad_token_id=0)
     if job.adapter is None:
         with model.disable_adapter():
             output = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **settings)
     else:
-        model.set_adapter(job.adapter)
+        model.set_adapter(ADAPTERS[job.adapter])
         output = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **settings)
     return output[0, len(job.ids) :].tolist()
 
@@ -59,10 +60,10 @@ def run(batch, arrivals):
 
 @pytest.mark.parametrize("size", [1, 3, 8])
 def test_answers_do_not_depend_on_the_batch(model, size):
-    adapters = [None, "loud", "other"]
+    adapters = [None, "loud.v1", "other"]
     jobs = [Job(n, ids, 4 + 7 * n % 20, (STOP,), adapters[n % 3]) for n, ids in enumerate(prompts(12))]
     arrivals = {0: jobs[:4], 2: jobs[4:5], 9: jobs[5:]}
-    answers, ends = run(TransformersBatch(model, size, 0), arrivals)
+    answers, ends = run(TransformersBatch(model, size, 0, adapters=ADAPTERS), arrivals)
     for job in jobs:
         assert answers[job.id] == alone(model, job), f"job {job.id} with {job.adapter}"
         assert ends[job.id] == ("stop" if answers[job.id][-1] == STOP else "length")
@@ -72,7 +73,7 @@ def test_answers_do_not_depend_on_the_batch(model, size):
 def test_the_comparison_could_fail(model):
     """Two adapters and the base model answer the same prompt in three ways."""
     ids = prompts(1)[0]
-    texts = {tuple(alone(model, Job(0, ids, 12, (STOP,), adapter))) for adapter in (None, "loud", "other")}
+    texts = {tuple(alone(model, Job(0, ids, 12, (STOP,), adapter))) for adapter in (None, *ADAPTERS)}
     assert len(texts) == 3
 
 
@@ -107,6 +108,15 @@ def test_a_job_that_cannot_be_done_is_refused(model):
         batch.add(Job(0, (4,), 2, (), "missing"))
     with pytest.raises(ValueError, match="empty"):
         batch.add(Job(0, (), 2, ()))
+
+
+def test_the_servers_seed_repeats_answers_that_have_none_of_their_own(model):
+    def answers(seed):
+        jobs = [Job(n, prompts(1)[0], 12, (), sampling=Sampling(temperature=1.5)) for n in range(2)]
+        return run(TransformersBatch(model, 2, 0, seed=seed), {0: jobs})[0]
+
+    assert answers(5) == answers(5) != answers(6)
+    assert answers(5)[0] != answers(5)[1]
 
 
 LOGITS = torch.tensor([2.0, 1.0, 0.5, -1.0])

@@ -1,5 +1,7 @@
 """The chat page over the real model server, in a real browser: stream, stop, settings, and a history that survives."""
 
+import asyncio
+import functools
 import os
 import signal
 import sqlite3
@@ -7,10 +9,13 @@ import sys
 import time
 from contextlib import contextmanager
 
+import openai
 import pytest
 
 from helpers.course.errors import InputError
-from helpers.serving.background import background, free_port, model_server
+from helpers.course.launch import free_port
+from helpers.serving.background import background, model_server
+from helpers.serving.chat.conversation import in_korean, open_stream
 from helpers.serving.chat.start import CHAINLIT, chat_command
 from helpers.serving.settings import ServingSettings
 from tests.browser import open_browser
@@ -163,6 +168,36 @@ def test_an_absent_server_is_said_in_korean(servers, tmp_path):
         page.wait_for_selector("#chat-input", timeout=120_000)
         say(page, "거기 누구 있나요?")
         wait_for(lambda: "make serve" in page.inner_text("body"))
+
+
+def turns(count, text):
+    messages = [{"role": role, "content": text} for _ in range(count) for role in ("user", "assistant")]
+    return [*messages, {"role": "user", "content": "안녕"}]
+
+
+def stream_of(server, messages):
+    client = openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
+
+    async def read():
+        ask = functools.partial(client.chat.completions.create, model="ko-mini", stream=True, max_tokens=2)
+        async with client, await open_stream(ask, [], messages) as stream:
+            return [chunk async for chunk in stream]
+
+    return asyncio.run(read())
+
+
+@pytest.mark.parametrize(
+    "count, text", [(66, "긴 대화 " * 40), (300, "네")], ids=["too many bytes", "too many messages"]
+)
+def test_a_conversation_that_grew_too_long_goes_on(servers, count, text):
+    assert stream_of(servers[0], turns(count, text))
+
+
+def test_one_text_that_is_too_long_is_said_to_be(servers):
+    for text in ("가" * 25_000, "가 " * 900):
+        with pytest.raises(openai.APIStatusError) as refusal:
+            stream_of(servers[0], [*turns(3, "네")[:-1], {"role": "user", "content": text}])
+        assert "글을 줄여서" in in_korean(refusal.value, servers[0].url)
 
 
 def test_a_page_that_others_reach_needs_a_password(tmp_path, monkeypatch):

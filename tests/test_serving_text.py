@@ -21,8 +21,8 @@ def bytewise(text):
     return decode, list(text.encode())
 
 
-def stream(prompt, ids, stops=()):
-    writer, parts = AnswerText(prompt, stops), []
+def stream(prompt, ids, stops=(), continued=None):
+    writer, parts = AnswerText(prompt, stops, continued), []
     for number, token in enumerate(ids, 1):
         parts.append(writer.feed([token], last=number == len(ids)))
         if writer.stopped:
@@ -37,6 +37,26 @@ def test_parts_join_to_the_answer(text):
             parts, writer = stream(prompt, ids)
             assert "".join(parts) == prompt.raw_answer_text(ids).strip() == writer.text
             assert "\ufffd" not in "".join(parts)
+
+
+@pytest.mark.parametrize("space", ["", " ", "\n\n"])
+@given(st.text(st.sampled_from("가나 다\n한국어abc1 .😀각"), max_size=60), st.integers(0, 120))
+def test_a_text_continued_as_it_stands_keeps_its_spaces(space, text, cut):
+    ids = TOKENIZER("대한민국의 수도는 " + text + space, add_special_tokens=False).input_ids
+    cut = 1 + cut % len(ids)
+    before, after = [PROMPT.bos_id, *ids[:cut]], ids[cut:]
+    known = TOKENIZER.decode(before, skip_special_tokens=True).rstrip("\ufffd")  # half a character is still to come
+    parts, _ = stream(PROMPT, after, continued=before)
+    assert known + "".join(parts) == (TOKENIZER.decode(ids) if after else known)
+
+
+def test_a_continuation_begins_with_the_space_of_its_first_piece():
+    before = [PROMPT.bos_id, *TOKENIZER("대한민국의 수도는", add_special_tokens=False).input_ids]
+    after = TOKENIZER("100년 ", add_special_tokens=False).input_ids
+    assert "".join(stream(PROMPT, after, continued=before)[0]) == " 100년 "
+    assert "".join(stream(PROMPT, after, [" "], continued=before)[0]) == ""
+    ended = [*before, PROMPT.eos_id]  # what comes after an ended text is no part of it
+    assert "".join(stream(PROMPT, after, continued=ended)[0]) == "100년 "
 
 
 def test_only_a_window_is_decoded_anew():

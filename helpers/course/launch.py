@@ -18,6 +18,13 @@ PLAN = ("nnodes", "node_rank", "nproc_per_node", "master_addr", "master_port", "
 """What `accelerate launch` hands on to torchrun, by torchrun's own names."""
 
 
+def free_port() -> int:
+    """A port of this machine that nothing listens on right now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 def torchrun(processes: int, module: str, arguments: Sequence[str] = (), *, timeout: float = 900) -> str:
     """Run `python -m module arguments` in `processes` processes of this machine; returns what they printed.
 
@@ -26,7 +33,7 @@ def torchrun(processes: int, module: str, arguments: Sequence[str] = (), *, time
     no process is left behind.
     """
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--redirects", "3"]
-    command += ["--master_addr", "127.0.0.1", "--master_port", str(_free_port())]
+    command += ["--master_addr", "127.0.0.1", "--master_port", str(free_port())]
     threads = str(max(1, (os.cpu_count() or 1) // processes))
     paths = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
     environment = {"OMP_NUM_THREADS": threads} | os.environ | {"PYTHONPATH": paths}
@@ -73,9 +80,3 @@ def launch_plan(file: str | Path, machine_rank: int, module: str, arguments: Seq
     return {name: value for name, value in plan.items() if value not in (None, "")} | {
         "mixed_precision": found.mixed_precision
     }
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

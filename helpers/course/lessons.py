@@ -4,7 +4,7 @@ import difflib
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -136,6 +136,16 @@ def parse_value(text: str) -> Any:
         return text
 
 
+def parse_parameters(pairs: Iterable[Sequence[str]]) -> dict[str, Any]:
+    """The values of ``-p NAME VALUE``. Raises :class:`InputError` for a name that is given twice."""
+    values: dict[str, Any] = {}
+    for name, text in pairs:
+        if name in values:
+            raise InputError("one parameter is given twice", place=f"parameter {name}", given=text)
+        values[name] = parse_value(text)
+    return values
+
+
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is a word here, not a number")
 
@@ -159,4 +169,6 @@ def fingerprint(lesson: Lesson, parameters: dict[str, Any], root: Path = REPOSIT
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    """Every file below, in order, without hidden ones and what Python compiles beside the scripts it ran."""
+    found = [path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    return sorted(path for path in found if not path.name.startswith("."))

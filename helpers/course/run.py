@@ -17,12 +17,19 @@ from typing import Any
 
 from helpers.course.errors import InputError
 from helpers.course.execution import Outcome, finished_outcome, run_lesson
-from helpers.course.lessons import Lesson, check_parameters, choose_lessons, find_lessons, fingerprint, parse_value
+from helpers.course.lessons import (
+    Lesson,
+    check_parameters,
+    choose_lessons,
+    find_lessons,
+    fingerprint,
+    parse_parameters,
+)
 from helpers.course.machine import detect_machine
 from helpers.course.paths import REPOSITORY
 from helpers.course.refresh import store_outputs
 from helpers.course.report import write_report, write_results
-from helpers.course.settings import PROFILES
+from helpers.course.settings import PROFILES, SMOKE_VARIABLE, smoke_is_asked_for
 
 SMOKE_TIMEOUT = 900
 
@@ -41,8 +48,14 @@ def main(arguments: Sequence[str] | None = None, root: Path = REPOSITORY) -> int
 
 
 def whole_course(options: argparse.Namespace, root: Path) -> int:
-    """Run every lesson that is not done under this profile; write results after each and the report at the end."""
-    return _run_all(find_lessons(root), root / "outputs", {"profile": options.profile}, root, fresh=options.fresh)
+    """Run every lesson that is not done under this profile; write results after each and the report at the end.
+
+    ``COURSE_SMOKE=1`` is the parameter smoke=True, so that no such run is taken for a real one; it has a report of its own.
+    """
+    outputs, parameters = root / "outputs", {"profile": options.profile}
+    if smoke_is_asked_for():
+        outputs, parameters = outputs / "smoke", parameters | {"smoke": True}
+    return _run_all(find_lessons(root), outputs, parameters, root, fresh=options.fresh)
 
 
 def smoke(options: argparse.Namespace, root: Path) -> int:
@@ -121,11 +134,7 @@ def one_lesson(options: argparse.Namespace, root: Path) -> int:
     """Run one lesson with parameters of the learner's own; the executed copy goes to ``outputs/lessons/``."""
     [chosen] = choose_lessons(find_lessons(root), [options.lesson])
     given = [*options.parameters, *([["profile", options.profile]] if options.profile else [])]
-    names = [name for name, _ in given]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice:
-        raise InputError("one parameter is given twice", place=f"parameter {twice}")
-    values = {name: parse_value(text) for name, text in given} | ({"smoke": True} if options.smoke else {})
+    values = parse_parameters(given) | ({"smoke": True} if options.smoke else {})
     parameters = check_parameters(chosen, values)
     copy = root / "outputs" / "lessons" / chosen.path.name
     outcome = run_lesson(chosen, copy, parameters, offline=False)
@@ -139,6 +148,13 @@ def one_lesson(options: argparse.Namespace, root: Path) -> int:
 
 def refresh(options: argparse.Namespace, root: Path) -> int:
     """Execute lessons with their defaults and store outputs and measured figures in ``notebooks/`` itself."""
+    if smoke_is_asked_for():
+        raise InputError(
+            "outputs of the smallest size would be stored as measured ones",
+            place=f"environment variable {SMOKE_VARIABLE}",
+            given="1",
+            hint=f"unset {SMOKE_VARIABLE}",
+        )
     outcomes: dict[str, Outcome] = {}
     for chosen in choose_lessons(find_lessons(root), options.lessons):
         print(f"{chosen.name:<34}", end=" ", flush=True)

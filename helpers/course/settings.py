@@ -10,11 +10,16 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 from helpers.course.config_files import read_config
 from helpers.course.errors import InputError
 from helpers.course.paths import REPOSITORY, repository_path, short_path
-from helpers.course.settings_errors import known_names, refuse_unknown, validation_error
+from helpers.course.settings_errors import known_names, refuse_unknown, truth_for_a_number, validation_error
 
 Profile = Literal["cpu", "t4", "a100"]
 PROFILES = ("cpu", "t4", "a100")
 SMOKE_VARIABLE = "COURSE_SMOKE"
+
+
+def smoke_is_asked_for() -> bool:
+    """Whether ``COURSE_SMOKE=1`` stands in the environment: every lesson runs at its smallest size."""
+    return os.environ.get(SMOKE_VARIABLE) == "1"
 
 
 class LessonSettings(BaseModel):
@@ -65,7 +70,7 @@ class LessonSettings(BaseModel):
         ``COURSE_SMOKE=1`` in the environment means ``smoke=True``, and results go to ``outputs/smoke/<lesson>`` unless
         ``output_dir`` is a parameter: a check of stored outputs leaves those of a real run alone.
         """
-        from_environment = os.environ.get(SMOKE_VARIABLE) == "1" and not smoke
+        from_environment = smoke_is_asked_for() and not smoke
         smoke = smoke or from_environment
         source = config if config is not None else cls.default_config
         path = None if source is None else repository_path(source)
@@ -119,7 +124,7 @@ class LessonSettings(BaseModel):
     @classmethod
     def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
         """YAML's yes, no, on and off are truth values; pydantic would take them for 1 and 0 unsaid."""
-        if isinstance(value, bool) and cls.model_fields[info.field_name].annotation in (int, float):
+        if truth_for_a_number(cls.model_fields[info.field_name].annotation, value):
             raise ValueError("a number is needed here, not true or false")
         return value
 

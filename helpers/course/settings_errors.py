@@ -95,6 +95,18 @@ def validation_error(
     )
 
 
+def truth_for_a_number(annotation: Any, value: Any) -> bool:
+    """Whether ``value`` is true or false, or holds one, where ``annotation`` takes numbers only."""
+    if get_origin(annotation) is Annotated:
+        return truth_for_a_number(get_args(annotation)[0], value)
+    if get_origin(annotation) in (Union, UnionType):
+        parts = [part for part in get_args(annotation) if part is not NoneType]
+        return bool not in parts and any(truth_for_a_number(part, value) for part in parts)
+    if get_origin(annotation) in (list, tuple, set) and isinstance(value, list | tuple | set):
+        return any(truth_for_a_number(part, item) for part in get_args(annotation)[:1] for item in value)
+    return isinstance(value, bool) and annotation in (int, float)
+
+
 def _allowed(field: FieldInfo | None) -> str | None:
     """What a field takes, in words: "a number, greater than 0"."""
     if field is None:

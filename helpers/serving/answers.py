@@ -48,21 +48,23 @@ class Order:
 
 def take_order(request: Request, served: dict[str, Served], settings: ServingSettings) -> Order:
     """Check a request against what is served and allowed. Raises :class:`ApiError` (400, 404)."""
-    chosen = served.get(request.model)
+    chosen, chat = served.get(request.model), isinstance(request, protocol.ChatRequest)
     if chosen is None:
         names = ", ".join(served)
         raise ApiError(404, "there is no such model", allowed=names, param="model", code="model_not_found")
     ids = _prompt_ids(request, chosen)
     if len(ids) > settings.max_prompt_tokens:
         what, allowed = f"the prompt has {len(ids):,} tokens", f"{settings.max_prompt_tokens:,}"
-        raise ApiError(400, what, allowed=allowed, param="messages", code="context_length_exceeded")
-    tokens = request.max_tokens or settings.default_tokens
-    if tokens > settings.max_tokens:
+        param = "messages" if chat else "prompt"
+        raise ApiError(400, what, allowed=allowed, param=param, code="context_length_exceeded")
+    limit, tokens = request.limit
+    if tokens is not None and tokens > settings.max_tokens:
         allowed = f"1 to {settings.max_tokens:,}"
-        raise ApiError(400, f"max_tokens is {tokens:,}", allowed=allowed, param="max_tokens", code="too_many_tokens")
+        raise ApiError(400, f"{limit} is {tokens:,}", allowed=allowed, param=limit, code="too_many_tokens")
     stop_ids = () if request.ignore_eos else chosen.prompt.stop_ids
+    tokens = tokens or settings.default_tokens
     job = Job(next(NUMBERS), tuple(ids), tokens, stop_ids, chosen.adapter, _sampling(request, settings))
-    return Order(job, chosen, request.stops, isinstance(request, protocol.ChatRequest))
+    return Order(job, chosen, request.stops, chat)
 
 
 def _sampling(request: Request, settings: ServingSettings) -> Sampling:
@@ -91,7 +93,8 @@ def _prompt_ids(request: Request, served: Served) -> list[int]:
 
 async def pieces(order: Order, engine: Engine, metrics: Metrics) -> AsyncIterator[Piece]:
     """The answer as it is written. Raises :class:`ApiError` where the engine fails."""
-    writer, tokens, first = AnswerText(order.served.prompt, order.stops), 0, True
+    continued = None if order.chat else order.job.ids
+    writer, tokens, first = AnswerText(order.served.prompt, order.stops, continued), 0, True
     metrics.prompt_tokens.inc(len(order.job.ids))
     try:
         async with contextlib.aclosing(engine.generate(order.job)) as generated:

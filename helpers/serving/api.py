@@ -5,7 +5,6 @@ POST /v1/chat/completions and /v1/completions (streamed or not), GET /v1/models,
 
 import contextlib
 from collections.abc import AsyncIterator
-from itertools import takewhile
 from typing import Any
 
 from fastapi import FastAPI
@@ -55,7 +54,8 @@ def streamed(chunk: type[BaseModel]) -> dict[str, Any]:
 
 def make_app(settings: ServingSettings, served: dict[str, Served], engine: Engine) -> FastAPI:
     """The application. ``app.state.turns.close()`` ends what is under way."""
-    turns, metrics = Turns(settings.max_requests, settings.request_seconds), Metrics()
+    turns = Turns(settings.max_requests, settings.request_seconds, on_timeout=engine.kill_if_silent)
+    metrics = Metrics()
 
     @contextlib.asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
@@ -141,13 +141,40 @@ def _say_what_is_allowed(app: FastAPI, settings: ServingSettings, served: dict[s
     parameter["schema"]["enum"] = list(served)
 
 
-async def _invalid(_: Request, error: RequestValidationError) -> Response:
-    """The first key that is wrong, in one line, as a 400 like OpenAI's. A key of several types has an error for each."""
-    errors = [each for each in error.errors() if each["loc"][:2] == error.errors()[0]["loc"][:2]]
-    alike = takewhile(lambda parts: len(set(parts)) == 1, zip(*(each["loc"] for each in errors), strict=False))
-    place = ".".join(str(parts[0]) for parts in alike if parts[0] != "body")
-    what = " or ".join(dict.fromkeys(each["msg"] for each in errors))
-    return ApiError(400, f"{place or 'the body'}: {what}", param=place or None).response()
+async def _invalid(request: Request, error: RequestValidationError) -> Response:
+    """The first key that is wrong, in one line, as a 400 like OpenAI's; ``code`` is pydantic's word for what is wrong.
+
+    A key that takes several types has an error for each; where one of them looked inside the value, that one counts.
+    """
+    first = error.errors()[0]
+    if first["type"] == "json_invalid":
+        what = f"the body is no valid JSON, character {first['loc'][-1] + 1}: {first['ctx']['error']}"
+        return ApiError(400, what, code="json_invalid").response()
+    places = [_place(each, error.body) for each in error.errors()]
+    deepest = max((place for place in places if place[: len(places[0])] == places[0]), key=len)
+    wrong = [each for each, place in zip(error.errors(), places, strict=True) if place == deepest]
+    name, code = ".".join(map(str, deepest)), wrong[0]["type"]
+    if code == "extra_forbidden":
+        owner = next((protocol.INSIDE[part] for part in reversed(deepest[:-1]) if part in protocol.INSIDE), None)
+        chat = request.url.path.endswith("/chat/completions")
+        owner = owner or (protocol.ChatRequest if chat else protocol.CompletionRequest)
+        what, allowed = "not offered here", ", ".join(owner.model_fields)
+    else:
+        what, allowed = " or ".join(dict.fromkeys(each["msg"] for each in wrong)), ""
+    return ApiError(400, f"{name or 'the body'}: {what}", allowed=allowed, param=name or None, code=code).response()
+
+
+def _place(error: dict[str, Any], body: Any) -> tuple[str | int, ...]:
+    """Keys and indexes down to what is wrong, without pydantic's names of the types that it tried on the way."""
+    place: list[str | int] = []
+    value, last = body, len(error["loc"]) - 1
+    for depth, part in enumerate(error["loc"][1:], 1):  # the first is "body"
+        inside = part in value if isinstance(value, dict) else isinstance(value, list) and isinstance(part, int)
+        if inside:
+            value = value[part]
+        if inside or (depth == last and error["type"] == "missing"):
+            place.append(part)
+    return tuple(place)
 
 
 async def _known(_: Request, error: HTTPException) -> Response:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from typing import Any
 import psutil
 
 from helpers.course.errors import InputError
+from helpers.course.launch import free_port
 from helpers.course.paths import REPOSITORY, short_path
 
 
@@ -38,13 +38,6 @@ class Running:
 
     def health(self) -> dict[str, Any]:
         return json.loads(self.get("/health")[1])
-
-
-def free_port() -> int:
-    """A port of this machine that nothing listens on right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @contextmanager

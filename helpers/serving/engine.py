@@ -4,6 +4,7 @@ import asyncio
 import logging
 import multiprocessing
 import queue
+import signal
 import threading
 import time
 from collections import deque
@@ -37,7 +38,10 @@ class EngineProcess:
         methods = multiprocessing.get_context("spawn")  # a fork would inherit threads and sockets of the server
         self._pipe, theirs = methods.Pipe()
         self.process = methods.Process(target=worker.main, args=(theirs, settings, context), daemon=True)
+        # Ctrl-C reaches the whole group; the server decides what ends when, so its child is to inherit deaf ears.
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
         self.process.start()
+        signal.signal(signal.SIGINT, handler)
         theirs.close()  # or the pipe would not end with the process
         self._loop = asyncio.get_running_loop()
         self._answers: dict[int, asyncio.Queue] = {}
@@ -149,13 +153,11 @@ class Engine:
         async for tokens in self._current.generate(job):
             yield tokens
 
-    def silent_for(self) -> float:
-        """Seconds since the engine last said anything."""
-        return time.monotonic() - self._current.last_word
-
-    def kill(self) -> None:
-        """End an engine that is alive but stuck; its death is handled like any other."""
-        self._current.process.kill()
+    def kill_if_silent(self) -> None:
+        """End an engine that said nothing for as long as an answer may take; its death is handled like any other."""
+        if self.ready and time.monotonic() - self._current.last_word > self._settings.request_seconds:
+            log.error("the engine process %s says nothing and is killed", self.pid)
+            self._current.process.kill()
 
     def close(self) -> None:
         if self._current is not None:

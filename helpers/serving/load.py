@@ -97,7 +97,7 @@ def read_answer(status: int, body: str) -> tuple[str, int]:
     """Text and number of tokens of a complete answer. Raises :class:`Failed`."""
     if status != 200:
         raise Failed(f"status {status}: {body[:500]}")
-    *lines, last = [line.removeprefix("data: ") for line in body.split("\n\n") if line]
+    *lines, last = [line.removeprefix("data: ") for line in body.split("\n\n") if line] or [""]
     events = [json.loads(line) for line in lines]
     if wrong := [event["error"]["message"] for event in events if "error" in event]:
         raise Failed(f"the stream ended with an error: {wrong[0]}")

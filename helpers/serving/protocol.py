@@ -1,6 +1,6 @@
 """What clients send and get: the part of OpenAI's API that the server speaks. Anything else is refused by name."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -9,8 +9,29 @@ Stop = Annotated[str, Field(min_length=1, max_length=64)]
 LARGEST_SEED = 2**63 - 1
 
 
+def _say_what_asks_for_nothing(schema: dict[str, Any], model: type["Strict"]) -> None:
+    schema["additionalProperties"] = {"type": "null"}
+    schema["properties"] |= {name: {"enum": [value, None]} for name, value in model.nothing.items()}
+
+
 class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
+    """A key that is not offered may still be sent with a value that asks for nothing: null, or the one in ``nothing``."""
+
+    model_config = ConfigDict(
+        extra="forbid", allow_inf_nan=False, strict=True, json_schema_extra=_say_what_asks_for_nothing
+    )
+    nothing: ClassVar[dict[str, Any]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_what_asks_for_nothing(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        return {name: value for name, value in given.items() if value is not None and not cls._is_nothing(name, value)}
+
+    @classmethod
+    def _is_nothing(cls, name: Any, value: Any) -> bool:
+        return name in cls.nothing and type(value) is type(cls.nothing[name]) and value == cls.nothing[name]
 
 
 class StreamOptions(Strict):
@@ -19,6 +40,8 @@ class StreamOptions(Strict):
 
 class Common(Strict):
     """What both ways of asking share. None: the server's settings decide."""
+
+    nothing: ClassVar[dict[str, Any]] = {"logprobs": False, "logit_bias": {}}
 
     model: str = Field(max_length=200, description="one of the names of /v1/models")
     max_tokens: int | None = Field(None, ge=1)
@@ -41,6 +64,11 @@ class Common(Strict):
         return [self.stop] if isinstance(self.stop, str) else self.stop or []
 
     @property
+    def limit(self) -> tuple[str, int | None]:
+        """The longest answer in tokens, after the name under which the client gave it."""
+        return "max_tokens", self.max_tokens
+
+    @property
     def wants_usage(self) -> bool:
         return bool(self.stream_options and self.stream_options.include_usage)
 
@@ -51,17 +79,26 @@ class TextPart(Strict):
 
 
 class Message(Strict):
-    role: Literal["system", "user", "assistant"]
+    nothing: ClassVar[dict[str, Any]] = {"tool_calls": [], "annotations": []}
+
+    role: Literal["system", "developer", "user", "assistant"] = Field(description="developer: the newer name of system")
     content: Text | Annotated[list[TextPart], Field(min_length=1, max_length=64)]
+    name: str | None = Field(None, max_length=200, description="may be sent; the model's prompt has no names")
 
     def plain(self) -> dict[str, str]:
         """Role and text, as the prompt object takes them."""
         parts = [self.content] if isinstance(self.content, str) else [part.text for part in self.content]
-        return {"role": self.role, "content": "".join(parts)}
+        return {"role": "system" if self.role == "developer" else self.role, "content": "".join(parts)}
 
 
 class ChatRequest(Common):
     """Body of /v1/chat/completions."""
+
+    nothing: ClassVar[dict[str, Any]] = Common.nothing | {
+        "tools": [],
+        "response_format": {"type": "text"},
+        "store": False,
+    }
 
     messages: list[Message] = Field(min_length=1, max_length=512)
     max_completion_tokens: int | None = Field(None, ge=1, description="OpenAI's newer name of max_tokens")
@@ -70,14 +107,25 @@ class ChatRequest(Common):
     def _one_limit(self) -> "ChatRequest":
         if self.max_tokens is not None and self.max_completion_tokens not in (None, self.max_tokens):
             raise ValueError("max_tokens and max_completion_tokens differ: give one of them")
-        self.max_tokens = self.max_tokens if self.max_tokens is not None else self.max_completion_tokens
         return self
+
+    @property
+    def limit(self) -> tuple[str, int | None]:
+        if self.max_completion_tokens is None:
+            return super().limit
+        return "max_completion_tokens", self.max_completion_tokens
 
 
 class CompletionRequest(Common):
     """Body of /v1/completions: a text to be continued as it stands, or its token ids."""
 
+    nothing: ClassVar[dict[str, Any]] = Common.nothing | {"echo": False, "best_of": 1}
+
     prompt: Text | Annotated[list[Annotated[int, Field(ge=0, le=2**31)]], Field(min_length=1, max_length=200_000)]
+
+
+INSIDE = {"messages": Message, "content": TextPart, "stream_options": StreamOptions}
+"""What stands under a key of a request that holds objects."""
 
 
 class Usage(BaseModel):

@@ -16,9 +16,7 @@ class Sampler:
     def __init__(self, sampling: Sampling, prompt: Sequence[int], vocabulary: int, device: torch.device) -> None:
         self.rules = sampling
         self._random = torch.Generator(device)
-        if sampling.seed is None:
-            self._random.seed()
-        else:
+        if sampling.seed is not None:
             self._random.manual_seed(sampling.seed)
         self._counts = self._read = None
         if sampling.penalized:

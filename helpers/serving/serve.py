@@ -7,12 +7,13 @@ Settings come from config/serving.yaml (or `--config`); `-p` overrides any of th
 import argparse
 import asyncio
 import logging
+import socket
 import sys
 
 import uvicorn
 
 from helpers.course.errors import InputError
-from helpers.course.lessons import parse_value
+from helpers.course.lessons import parse_parameters
 from helpers.serving.api import make_app
 from helpers.serving.engine import Engine
 from helpers.serving.served import context_length, load_served, with_tuned_adapter
@@ -39,6 +40,8 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame) -> None:
         super().handle_exit(sig, frame)
+        if not self.started:
+            log.info("the server ends as soon as its model is loaded")
         self._captured_signals.clear()  # uvicorn would raise the signal again at its end: an orderly end is exit code 0
 
     def give_up(self) -> None:
@@ -57,6 +60,7 @@ def run(settings: ServingSettings) -> int:
             allowed="127.0.0.1, ::1 or localhost without a key",
             hint=f"set the environment variable {API_KEY}",
         )
+    need_port(settings.host, settings.port)
     settings = with_tuned_adapter(settings)
     context, served = context_length(settings), load_served(settings)
     engine = Engine(settings, context, lambda: server.give_up())
@@ -72,6 +76,21 @@ def run(settings: ServingSettings) -> int:
     return GAVE_UP if server.gave_up else 0
 
 
+def need_port(host: str, port: int) -> None:
+    """Raise :class:`InputError` where the server could not listen: otherwise it would say so after loading the model."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does: only a listener is in the way
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise InputError(
+                f"the server cannot listen here: {error.strerror}",
+                place="host and port",
+                given=f"{host}, {port}",
+                hint="end what listens there, or take another port: -p port 8080 (0: any free one)",
+            ) from error
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Read the command line and serve."""
     parser = argparse.ArgumentParser(prog="python -m helpers.serving.serve", description=__doc__.split("\n")[0])
@@ -80,12 +99,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("-p", nargs=2, action="append", default=[], dest="parameters", metavar=("NAME", "VALUE"))
     options = parser.parse_args(arguments)
     try:
-        values = {name: parse_value(value) for name, value in options.parameters}
+        values = parse_parameters(options.parameters)
         given = {"config": options.config, "profile": options.profile}
         return run(ServingSettings.load(**given | values))
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:  # before the server handles signals itself
+        return 0
 
 
 if __name__ == "__main__":

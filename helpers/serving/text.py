@@ -1,6 +1,6 @@
 """The text of an answer while its tokens come in: nothing is sent that a later token could take back."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from helpers.instruct.prompts import Prompt
 
@@ -14,19 +14,25 @@ the others are settled. Without this an answer of n tokens would cost n squared.
 
 
 class AnswerText:
-    """Feed tokens, get new text. Ends at the first of ``stops`` (texts), which is cut off."""
+    """Feed tokens, get new text. Ends at the first of ``stops`` (texts), which is cut off.
 
-    def __init__(self, prompt: Prompt, stops: Iterable[str] = ()) -> None:
-        self._prompt, self._stops = prompt, tuple(stops)
-        self._ids: list[int] = []  # the window
-        self._settled, self._known = "", 0  # the text up to the last settling, and how much of the window's that is
+    ``continued``: the ids of a text that is continued as it stands, None for an answer of its own, whose ends are
+    stripped. What a first piece looks like depends on what stands before it (its space), so both are decoded together.
+    """
+
+    def __init__(self, prompt: Prompt, stops: Iterable[str] = (), continued: Sequence[int] | None = None) -> None:
+        self._prompt, self._stops, self._strip = prompt, tuple(stops), continued is None
+        self._ids = _after_last_stop(prompt, continued or ())  # the window
+        self._settled = ""  # the text up to the last settling
+        self._known = len(self._window().rstrip(UNFINISHED)) if self._ids else 0  # how much of the window is no news
         self._sent = 0
         self.text, self.stopped = "", False
 
     def feed(self, ids: Iterable[int], *, last: bool = False) -> str:
         """The text that these tokens add. ``last``: no more will come, so what was held back is sent too."""
         self._ids.extend(ids)
-        text = self._decode().strip()
+        text = self._decode()
+        text = text.strip() if self._strip else text
         found = [place for place in (text.find(stop) for stop in self._stops) if place >= 0]
         if found:
             text, self.stopped = text[: min(found)], True
@@ -38,7 +44,7 @@ class AnswerText:
 
     def _decode(self) -> str:
         """The whole answer's text, of which only the window is decoded."""
-        window = self._prompt.raw_answer_text(self._ids)
+        window = self._window()
         text = self._settled + window[self._known :]
         if len(self._ids) > WINDOW:
             kept = self._ids[-KEPT:]
@@ -47,6 +53,9 @@ class AnswerText:
                 self._ids, self._settled, self._known = kept, text, len(known)
         return text
 
+    def _window(self) -> str:
+        return self._prompt.raw_answer_text(self._ids)
+
     def _certain(self, text: str) -> int:
         """How much of the text no later token can change: no half character, no beginning of a stop text."""
         end = len(text)
@@ -54,3 +63,9 @@ class AnswerText:
             end -= 1
         starts = (size for stop in self._stops for size in range(1, len(stop)) if text.endswith(stop[:size], 0, end))
         return end - max(starts, default=0)
+
+
+def _after_last_stop(prompt: Prompt, ids: Sequence[int]) -> list[int]:
+    """The part that a continuation is decoded with: an earlier text of a conversation has ended."""
+    ends = [place for place, token in enumerate(ids, 1) if token in prompt.stop_ids]
+    return list(ids[ends[-1] if ends else 0 :])

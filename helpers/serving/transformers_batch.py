@@ -5,8 +5,9 @@ cache of keys and values, padded on the left, to which new prompts are joined an
 (iteration-level scheduling: Orca, OSDI 2022). vLLM does the same with a paged cache and without padding.
 """
 
+import random
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from transformers import DynamicCache, PreTrainedModel
@@ -35,11 +36,18 @@ class Row:
 
 
 class TransformersBatch:
-    """Jobs over one model in evaluation mode; ``size`` of them at once, the others wait in order of arrival."""
+    """Jobs over one model in evaluation mode; ``size`` of them at once, the others wait in order of arrival.
 
-    def __init__(self, model: PreTrainedModel, size: int, pad_id: int) -> None:
+    ``adapters``: what jobs call an adapter -> what peft calls it. ``seed``: of the draws of jobs without a seed of their
+    own: another batch that gets the same jobs in the same order gives the same answers.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, size: int, pad_id: int, *, adapters: dict[str, str] | None = None, seed: int = 0
+    ) -> None:
         self.model, self.size, self.pad_id = model, size, pad_id
-        self.mixed = hasattr(model, "peft_config")
+        self.mixed, self.adapters = hasattr(model, "peft_config"), adapters or {}
+        self._seeds = random.Random(seed)
         self.waiting: deque[Job] = deque()
         self.rows: list[Row] = []
         self.cache: DynamicCache | None = None
@@ -50,10 +58,12 @@ class TransformersBatch:
         return bool(self.waiting or self.rows)
 
     def add(self, job: Job) -> None:
-        if job.adapter is not None and not (self.mixed and job.adapter in self.model.peft_config):
+        if job.adapter is not None and job.adapter not in self.adapters:
             raise ValueError(f"there is no adapter {job.adapter}")
         if not job.ids:
             raise ValueError("the prompt is empty")
+        if job.sampling.seed is None:
+            job = replace(job, sampling=replace(job.sampling, seed=self._seeds.getrandbits(63)))
         self.waiting.append(job)
 
     def stop(self, job: int) -> None:
@@ -111,7 +121,8 @@ class TransformersBatch:
         return self._forward(ids, self.mask, positions, self.cache, [row.job for row in self.rows])
 
     def _forward(self, ids, mask, positions, cache, jobs: list[Job]) -> torch.Tensor:
-        chosen = {"adapter_names": [job.adapter or BASE for job in jobs]} if self.mixed else {}
+        names = [self.adapters.get(job.adapter, BASE) for job in jobs]
+        chosen = {"adapter_names": names} if self.mixed else {}
         output = self.model(
             input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True,
             logits_to_keep=1, **chosen,

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -33,10 +33,10 @@ class Turn:
 
 
 class Turns:
-    """At most ``limit`` turns at once, each of at most ``seconds``."""
+    """At most ``limit`` turns at once, each of at most ``seconds``; ``on_timeout`` is called when one had no time left."""
 
-    def __init__(self, limit: int, seconds: float) -> None:
-        self.limit, self.seconds = limit, seconds
+    def __init__(self, limit: int, seconds: float, on_timeout: Callable[[], None]) -> None:
+        self.limit, self.seconds, self.on_timeout = limit, seconds, on_timeout
         self.open: list[Turn] = []
         self.closing = False
 
@@ -63,6 +63,7 @@ class Turns:
                 raise ClientGone from None
             if turn.reason == "closing":
                 raise ApiError(503, "the server shut down before the answer was complete", code="closing") from None
+            self.on_timeout()
             allowed = f"{self.seconds:g} seconds for an answer"
             raise ApiError(504, "the answer took too long", allowed=allowed, code="timeout") from None
 

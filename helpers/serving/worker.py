@@ -5,7 +5,6 @@ tell its clients and to start another.
 """
 
 import os
-import signal
 from multiprocessing.connection import Connection
 
 from helpers.serving.jobs import Batch, Job, Refused
@@ -16,7 +15,6 @@ READY = "ready"
 
 def main(pipe: Connection, settings: ServingSettings, context: int) -> None:
     """What the engine process runs. It ends when the server closes the pipe, or is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the server decides what ends when
     batch = vllm_batch(settings, context) if settings.backend == "vllm" else transformers_batch(settings)
     try:
         pipe.send(READY)
@@ -57,14 +55,15 @@ def transformers_batch(settings: ServingSettings) -> Batch:
     if settings.dtype != "auto":
         model = model.to(getattr(torch, settings.dtype))
     pad_id = Prompt.for_tokenizer(tokenizer, settings.template).pad_id
+    own = {name: f"a{number}" for number, name in enumerate(settings.adapters)}  # peft takes no dot in a name
     for name, folder in settings.adapters.items():
         from peft import PeftModel
 
         if isinstance(model, PeftModel):
-            model.load_adapter(str(folder), name)
+            model.load_adapter(str(folder), own[name])
         else:
-            model = PeftModel.from_pretrained(model, str(folder), adapter_name=name)
-    return TransformersBatch(model.eval(), settings.batch_size, pad_id)
+            model = PeftModel.from_pretrained(model, str(folder), adapter_name=own[name])
+    return TransformersBatch(model.eval(), settings.batch_size, pad_id, adapters=own, seed=settings.seed)
 
 
 def vllm_batch(settings: ServingSettings, context: int) -> Batch:

@@ -78,8 +78,8 @@ def by_source(lines: Sequence[Line]) -> dict[str, list[str]]:
 
 
 @torch.inference_mode()
-def model_bits(tokenizer, model, lines: Sequence[str], longest: int = 512) -> float:
-    """-log2 p of all pieces and of EOS, over the characters; a line is cut at `longest` pieces for both."""
+def model_bits(tokenizer, model, lines: Sequence[str]) -> float:
+    """-log2 p of all pieces and of EOS, over the characters; lines must fit into the model's context."""
     nats, characters = 0.0, 0
     for line in lines:
         ids = torch.tensor([[*tokenizer(line)["input_ids"], tokenizer.eos_token_id]])

@@ -29,6 +29,7 @@ def main() -> None:
         shutil.copyfile(told.adapter / name, folder / name)
     config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     config["base_model_name_or_path"] = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))["base"]
+    config["target_modules"].sort()  # peft keeps them as a set
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     weights = {name: weight.to(torch.bfloat16) for name, weight in load_file(told.adapter / WEIGHTS).items()}
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})

@@ -3,6 +3,7 @@
 `make chat` starts it. What it needs to know stands in environment variables that helpers/serving/chat/start.py sets.
 """
 
+import functools
 import hmac
 import os
 from pathlib import Path
@@ -12,6 +13,7 @@ import chainlit.socket
 import openai
 from chainlit.input_widget import Select, Slider, TextInput
 
+from helpers.serving.chat.conversation import in_korean, in_turns, open_stream
 from helpers.serving.chat.history import open_history
 
 SERVER = os.environ["COURSE_SERVER_URL"]
@@ -87,12 +89,12 @@ async def offer_settings(chosen: dict) -> None:
         names = [model.id async for model in client.models.list()]
     except openai.OpenAIError as error:
         names = []
-        await cl.ErrorMessage(content=in_korean(error)).send()
+        await cl.ErrorMessage(content=in_korean(error, SERVER)).send()
     default = names[-1] if names else ""  # adapters come after the base model, which has learned no answers
     warm = "높을수록 답이 다양해집니다"
     widgets = [
         Slider("temperature", "온도", min=0, max=2, step=0.1, initial=chosen.get("temperature", 0), tooltip=warm),
-        Slider("tokens", "답변 길이 (토큰)", min=8, max=LONGEST, step=8, initial=chosen.get("tokens", TOKENS)),
+        Slider("tokens", "최대 답변 길이(토큰)", min=8, max=LONGEST, step=8, initial=chosen.get("tokens", TOKENS)),
         TextInput("system", "시스템 프롬프트", initial=chosen.get("system", ""), placeholder="예: 비서처럼 답하세요."),
     ]
     if names:
@@ -111,7 +113,7 @@ async def answer(question: cl.Message) -> None:
     try:
         await write(message, messages)
     except openai.OpenAIError as error:
-        await cl.ErrorMessage(content=in_korean(error)).send()
+        await cl.ErrorMessage(content=in_korean(error, SERVER)).send()
     finally:  # also when the stop button cancels this task: what was written stays, in the page and in the history
         if message.content:
             messages.append({"role": "assistant", "content": message.content})
@@ -120,49 +122,14 @@ async def answer(question: cl.Message) -> None:
 
 
 async def write(message: cl.Message, messages: list[dict[str, str]]) -> None:
-    """Stream one answer. Where the conversation is too long for the model, its oldest turns are left out."""
+    """Stream one answer."""
     settings = cl.user_session.get("settings") or {}
     system = [{"role": "system", "content": settings["system"]}] if (settings.get("system") or "").strip() else []
-    start = 0
-    while True:
-        try:
-            stream = await client.chat.completions.create(
-                model=settings.get("model", ""), messages=system + messages[start:], stream=True,
-                temperature=settings.get("temperature", 0), max_tokens=int(settings.get("tokens", TOKENS)),
-            )  # fmt: skip
-            break
-        except openai.BadRequestError as error:
-            if error.code != "context_length_exceeded" or len(messages) - start <= 1:
-                raise
-            start += 2
-    async with stream:
+    ask = functools.partial(
+        client.chat.completions.create, model=settings.get("model", ""), stream=True,
+        temperature=settings.get("temperature", 0), max_tokens=int(settings.get("tokens", TOKENS)),
+    )  # fmt: skip
+    async with await open_stream(ask, system, messages) as stream:
         async for chunk in stream:
             if chunk.choices and chunk.choices[0].delta.content:
                 await message.stream_token(chunk.choices[0].delta.content)
-
-
-def in_turns(messages: list[dict[str, str]]) -> list[dict[str, str]]:
-    """User and assistant in turn, assistant last: a question that never got its answer is left out."""
-    turns: list[dict[str, str]] = []
-    for message in messages:
-        expected = "assistant" if len(turns) % 2 else "user"
-        if message["role"] == expected:
-            turns.append(message)
-        elif message["role"] == "user":
-            turns[-1] = message
-    return turns[: len(turns) // 2 * 2]
-
-
-def in_korean(error: openai.OpenAIError) -> str:
-    """What went wrong, and what one can do."""
-    if isinstance(error, openai.APITimeoutError):
-        return "모델 서버가 제때 답하지 않았습니다. 잠시 뒤에 다시 시도하세요."
-    if isinstance(error, openai.APIConnectionError):
-        return f"모델 서버({SERVER})에 연결할 수 없습니다. 다른 터미널에서 `make serve`를 실행했는지 확인하세요."
-    if isinstance(error, openai.AuthenticationError):
-        return "API 키가 없거나 틀렸습니다. 서버와 같은 COURSE_API_KEY로 페이지를 다시 켜세요."
-    if isinstance(error, openai.RateLimitError):
-        return "지금은 요청이 너무 많습니다. 잠시 뒤에 다시 보내 주세요."
-    if isinstance(error, openai.BadRequestError | openai.NotFoundError):
-        return f"서버가 이 요청을 받지 않았습니다: {(error.body or {}).get('message', error.message)}"
-    return "답변을 쓰는 도중에 모델이 멈췄습니다. 잠시 뒤에 다시 시도하세요."

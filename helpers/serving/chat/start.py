@@ -13,16 +13,16 @@ import sys
 from pathlib import Path
 
 from helpers.course.errors import InputError
-from helpers.course.lessons import parse_value
+from helpers.course.lessons import parse_parameters
 from helpers.course.paths import REPOSITORY
 from helpers.serving.settings import API_KEY, ServingSettings, is_local
 
 PASSWORD = "COURSE_CHAT_PASSWORD"
 CHAINLIT = REPOSITORY / ".venv-chat" / ("Scripts/chainlit.exe" if os.name == "nt" else "bin/chainlit")
 PAGE = Path(__file__).with_name("page.py")
-WELCOME = """# 한국어 미세조정 과정
+WELCOME = """# 한국어 미세 조정 과정
 
-직접 학습한 모델과 이야기해 보세요. 모델, 온도, 시스템 프롬프트는 입력창의 설정에서 고릅니다.
+직접 학습한 모델과 이야기해 보세요. 모델, 온도, 시스템 프롬프트는 입력창의 설정에서 고를 수 있습니다.
 """
 
 
@@ -79,7 +79,7 @@ language = "ko"
 default_theme = "light"
 cot = "hidden"
 confirm_new_chat = false
-description = "한국어 미세조정 과정의 대화 페이지"
+description = "한국어 미세 조정 과정의 대화 페이지"
 
 [meta]
 generated_by = "2.12.0"
@@ -93,7 +93,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("-p", nargs=2, action="append", default=[], dest="parameters", metavar=("NAME", "VALUE"))
     options = parser.parse_args(arguments)
     try:
-        values = {name: parse_value(value) for name, value in options.parameters}
+        values = parse_parameters(options.parameters)
         command, environment = chat_command(ServingSettings.load(**{"config": options.config} | values))
     except InputError as error:
         print(error, file=sys.stderr)
