@@ -18,7 +18,7 @@ import random
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from helpers.course.machine import detect_machine
@@ -82,6 +82,11 @@ def jobs_for(texts: list[str], prompt: Prompt, lengths: list[int], *, endless: b
     return [Job(number, (prompt.bos_id, *ids), lengths[number], stops) for number, ids in enumerate(read)]
 
 
+def continuation(prompt: Prompt, before: Sequence[int], ids: Sequence[int]) -> str:
+    """What the ids add to the text before them, its first space included."""
+    return prompt.raw_answer_text([*before, *ids])[len(prompt.raw_answer_text(before)) :]
+
+
 def renumbered(jobs: list[Job], numbers: Iterator[int]) -> list[Job]:
     return [dataclasses.replace(job, id=next(numbers)) for job in jobs]
 
@@ -124,8 +129,11 @@ def main() -> None:
         bare = worker.vllm_batch(settings, context_length(settings))
     else:
         bare = worker.transformers_batch(settings)
-    alone, _ = drive(bare, jobs_for(TEXTS, served.prompt, [told.tokens] * len(TEXTS), endless=False), 1)
-    expected = {text: served.prompt.answer_text(alone[number]) for number, text in enumerate(TEXTS)}
+    jobs = jobs_for(TEXTS, served.prompt, [told.tokens] * len(TEXTS), endless=False)
+    alone, _ = drive(bare, jobs, 1)
+    expected = {
+        text: continuation(served.prompt, job.ids, alone[job.id]) for text, job in zip(TEXTS, jobs, strict=True)
+    }
     name = settings.name
     with (
         tempfile.TemporaryDirectory() as folder,
