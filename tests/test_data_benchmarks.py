@@ -3,7 +3,6 @@
 import datasets
 import pandas as pd
 import pytest
-from sklearn.model_selection import train_test_split
 
 from helpers.course.errors import InputError
 from helpers.course.files import sample_data
@@ -95,17 +94,17 @@ def test_a_sample_keeps_the_shares_of_the_classes_and_the_order_of_the_file():
     assert len(stratified_sample(table, None, 13)) == len(stratified_sample(table, 100, 13)) == 100
 
 
-@pytest.mark.parametrize("rows", [6, 13, 24, 77, 94, 95])
-def test_a_sample_is_scikit_learns_and_has_any_size(rows):
+@pytest.mark.parametrize("rows", [2, 94, 95])
+def test_a_size_that_cannot_be_drawn_is_refused(rows):
     table = read_benchmark("kornli", sample_data("zero_shot"))
-    drawn = stratified_sample(table, rows, 13)
-    assert len(drawn) == rows and max(drawn["label"].value_counts()) <= rows // 3 + 1
-    if rows > len(table) - 3:
-        with pytest.raises(ValueError, match="number of classes"):  # why the draws are made by hand
-            train_test_split(table, train_size=rows, random_state=13, stratify=table["label"])
-        return
-    theirs, _ = train_test_split(table, train_size=rows, random_state=13, stratify=table["label"])
-    assert drawn.equals(theirs.sort_index().reset_index(drop=True))
+    with pytest.raises(InputError, match="in their shares") as told:
+        stratified_sample(table, rows, 13)
+    assert told.value.allowed.startswith("3 to 93 ")
+    assert len(stratified_sample(table, 3, 13)) == 3 and len(stratified_sample(table, 93, 13)) == 93
+    others = table[table["label"] != table["label"][0]]
+    alone = pd.concat([others, table.head(1)], ignore_index=True)
+    with pytest.raises(InputError, match="in their shares"):
+        stratified_sample(alone, 10, 13)
 
 
 def test_a_file_without_rows_or_in_another_encoding_is_refused(tmp_path):

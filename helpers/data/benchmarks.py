@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from helpers.course.encodings import decode_text
@@ -165,33 +164,23 @@ def read_benchmark(name: str, path: str | Path, rejects: Rejects | None = None) 
 def stratified_sample(table: pd.DataFrame, rows: int | None, seed: int) -> pd.DataFrame:
     """At most ``rows`` rows drawn by ``seed`` with the classes in their own shares, in the order of the file.
 
-    ``None`` takes all. The shares stay those of the set: a score on the sample estimates the score on the set. The draws
-    are those of scikit-learn's ``train_test_split``, which refuses to leave fewer rows over than there are classes.
+    ``None`` takes all. The shares stay those of the set: a score on the sample estimates the score on the set. Raises
+    :class:`InputError` where no such draw is possible: each class needs two rows, one to be drawn and one left over.
     """
     if rows is None or rows >= len(table):
         return table.reset_index(drop=True)
-    draw = np.random.RandomState(seed)
-    places = [np.flatnonzero(table["label"] == label) for label in sorted(set(table["label"]))]
-    counts = np.array(list(map(len, places)))
-    sizes = _shares(counts, rows, draw)
-    _shares(counts - sizes, len(table) - rows, draw)  # as scikit-learn: it moves the draws that follow
-    kept = [own[draw.permutation(len(own))[:size]] for own, size in zip(places, sizes, strict=True)]
-    return table.iloc[np.sort(np.concatenate(kept))].reset_index(drop=True)
+    counts = table["label"].value_counts()
+    if counts.min() < 2 or not len(counts) <= rows <= len(table) - len(counts):
+        raise InputError(
+            "so many rows cannot be drawn with the classes in their shares",
+            place="rows",
+            given=f"{rows} of {len(table)}; rows by class: {counts.to_dict()}",
+            allowed=f"{len(counts)} to {len(table) - len(counts)} with two rows or more of each class; or null: all",
+        )
+    from sklearn.model_selection import train_test_split
 
-
-def _shares(counts: np.ndarray, rows: int, draw: np.random.RandomState) -> np.ndarray:
-    """How many of ``rows`` each class gets: its share rounded down, the rest to the largest remainders, ties by lot."""
-    exact = counts / counts.sum() * rows
-    sizes = np.floor(exact)
-    left, rest = int(rows - sizes.sum()), exact - sizes
-    for value in np.sort(np.unique(rest))[::-1]:
-        tied = np.flatnonzero(rest == value)
-        more = min(len(tied), left)
-        if more == 0:
-            break
-        sizes[draw.choice(tied, size=more, replace=False)] += 1
-        left -= more
-    return sizes.astype(int)
+    kept, _ = train_test_split(table.index, train_size=rows, random_state=seed, stratify=table["label"])
+    return table.loc[sorted(kept)].reset_index(drop=True)
 
 
 def benchmark_named(name: str) -> Benchmark:
