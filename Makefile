@@ -2,6 +2,9 @@
 PYTHON  ?= python3.11
 # Where the packages are; make VENV=$CONDA_PREFIX takes the active conda environment, where pip finds all of them installed.
 VENV    ?= .venv
+ifeq ($(strip $(VENV)),)
+$(error VENV is empty: activate the conda environment first, or leave VENV out)
+endif
 # Where the CPU build of torch comes from; on Linux the default index serves the CUDA build.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 RUN     := $(VENV)/bin/python
@@ -21,7 +24,7 @@ env: $(VENV)/.ready   ## make the environment (5 GB on disk)
 $(VENV)/.ready: requirements/cpu.lock pyproject.toml
 	@echo "== environment 1/3: $(VENV) with $(PYTHON)"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "Python 3.11 is needed: make PYTHON=/path/to/python3.11"; exit 1; }
-	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	test -x $(VENV)/bin/pip || $(PYTHON) -m venv $(VENV)   # without pip it was left half made
 	@echo "== environment 2/3: torch, CPU build"
 	PIP_RETRIES=1 $(VENV)/bin/pip install --no-deps --extra-index-url $(TORCH_INDEX) "$$(grep -oE '^torch==[^ ]+' requirements/cpu.lock)"
 	@echo "== environment 3/3: $$(grep -c == requirements/cpu.lock) packages, pinned"
@@ -32,7 +35,7 @@ $(VENV)/.ready: requirements/cpu.lock pyproject.toml
 chat-env: $(CHAT)/.ready   ## the chat page's own environment (0.2 GB): Chainlit and vLLM need different versions of mcp
 
 $(CHAT)/.ready: requirements/chat.lock
-	test -x $(CHAT)/bin/python || $(PYTHON) -m venv $(CHAT)
+	test -x $(CHAT)/bin/pip || $(PYTHON) -m venv $(CHAT)
 	$(CHAT)/bin/pip install --no-deps -q -r requirements/chat.lock
 	@touch $@
 
@@ -71,7 +74,7 @@ smoke: env       ## every lesson by papermill at smoke size, recorded metrics as
 
 # At smoke size, so that it is fast; only notebooks that have such cells (`make smoke` runs all of them).
 stored: env      ## nbval: the stored outputs of the cells that are marked for it
-	COURSE_SMOKE=1 $(RUN) -m pytest --nbval-lax --nbval-cell-timeout=600 -p no:cacheprovider -q \
+	COURSE_SMOKE=1 COURSE_STRICT=1 $(RUN) -m pytest --nbval-lax --nbval-cell-timeout=600 -p no:cacheprovider -q \
 	  $$(grep -l nbval-check-output notebooks/[0-9A][0-9]_*.ipynb)
 
 browser: env     ## a Chromium for the page tests, where none is found

@@ -22,11 +22,14 @@ def test_every_lesson_carries_the_same_first_cell(lesson):
 
 
 def test_the_cell_is_short():
-    assert len(bootstrap.CELL.split("\n")) <= 13 and max(map(len, bootstrap.CELL.split("\n"))) <= 120
+    assert len(bootstrap.CELL.split("\n")) <= 16 and max(map(len, bootstrap.CELL.split("\n"))) <= 120
 
 
-def run_cell(monkeypatch, there):
-    """Run the cell with only the modules in `there` importable; returns the commands it asked for."""
+ADDRESS = "https://github.com/{}/korean-fine-tuning"
+
+
+def run_cell(monkeypatch, there, cloned=False, account="somebody"):
+    """Run the cell of a published copy with only the modules in `there` importable; returns the commands it asked for."""
     asked = []
 
     def find(name):
@@ -40,8 +43,11 @@ def run_cell(monkeypatch, there):
     monkeypatch.setattr("importlib.util.find_spec", find)
     monkeypatch.setattr(subprocess, "check_call", call)
     monkeypatch.setattr(os, "chdir", lambda folder: asked.append(["cd", folder]))
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    exec(bootstrap.CELL, {})
+    monkeypatch.setattr(os.path, "isdir", lambda folder: cloned and folder == "/content/course")
+    monkeypatch.setattr(sys, "path", path := list(sys.path))
+    if cloned:  # then it is the path that makes the course importable
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: find(name) or ("/content/course" in path or None))
+    exec(bootstrap.CELL.replace(bootstrap.REPOSITORY_URL, ADDRESS.format(account)), {})
     return asked
 
 
@@ -52,9 +58,20 @@ def test_nothing_is_fetched_where_the_course_is(monkeypatch):
 
 def test_colab_clones_and_installs(monkeypatch):
     clone, cd, install = run_cell(monkeypatch, {"google", "google.colab"})
-    assert clone[:2] == ["git", "clone"] and clone[-2] == bootstrap.REPOSITORY_URL
+    assert clone[:2] == ["git", "clone"] and clone[-2] == ADDRESS.format("somebody")
     assert cd == ["cd", f"{clone[-1]}/notebooks"] and install[-1] == "../requirements/gpu.txt"
     assert (REPOSITORY / "notebooks" / install[-1]).is_file()
+
+
+def test_a_kernel_that_was_started_again_clones_nothing(monkeypatch):
+    cd, install = run_cell(monkeypatch, {"google", "google.colab"}, cloned=True)
+    assert cd[0] == "cd" and install[-1] == "../requirements/gpu.txt" and "/content/course" in sys.path
+
+
+def test_without_an_address_the_cell_says_what_to_set(monkeypatch):
+    with pytest.raises(SystemExit, match=r"in place of OWNER .*README"):
+        run_cell(monkeypatch, {"google", "google.colab"}, account="OWNER")
+    assert bootstrap.REPOSITORY_URL in bootstrap.CELL
 
 
 def test_without_environment_the_cell_says_what_to_do(monkeypatch):

@@ -1,6 +1,8 @@
 """What notebook cells call: metrics, self-checks, checksums, the machine, figures."""
 
 import re
+import subprocess
+import sys
 import time
 import warnings
 from itertools import pairwise
@@ -16,6 +18,7 @@ from helpers.course.exercises import ExerciseHint, check
 from helpers.course.fonts import font_face
 from helpers.course.lessons import find_lessons
 from helpers.course.machine import detect_machine, gpu_class, measure, peak_memory_mb, set_seed, tree_memory_mb
+from helpers.course.paths import REPOSITORY
 from helpers.course.plots import bar_figure, histogram_figure, line_figure, similarity_figure, use_course_style
 from helpers.course.records import METRICS_MIME, read_records, record
 
@@ -37,6 +40,12 @@ def test_records_outside_a_notebook_are_printed(capsys):
     assert capsys.readouterr().out == "spearman: 0.5\nsteps: 3\nname: 적금\n"
 
 
+@pytest.mark.parametrize("value", [np.array([1, 2]), np.array([]), [1], None, float("nan"), 1j])
+def test_what_is_no_metric_is_named(value):
+    with pytest.raises(InputError, match=r"where: +metric x"):
+        record(x=value)
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"cells": 3}'])
 def test_records_of_no_notebook(tmp_path, content):
     (tmp_path / "a.ipynb").write_text(content)
@@ -46,9 +55,13 @@ def test_records_of_no_notebook(tmp_path, content):
         read_records(tmp_path / "b.ipynb")
 
 
-def test_check_passes_with_a_tick_and_fails_with_the_hint(capsys):
+def test_check_passes_with_a_tick_and_answers_with_the_hint(capsys, monkeypatch):
+    monkeypatch.delenv("COURSE_STRICT", raising=False)
     check("temperature", np.bool_(True), "divide before the softmax")
     assert capsys.readouterr().out == "✔ temperature\n"
+    check("temperature", np.bool_(False), "divide before the softmax")  # a learner's: the lesson goes on
+    assert capsys.readouterr().out == "✘ temperature: not yet. Hint: divide before the softmax\n"
+    monkeypatch.setenv("COURSE_STRICT", "1")  # ours must be right
     with pytest.raises(ExerciseHint, match=r"temperature: not yet\. Hint: divide before the softmax"):
         check("temperature", False, "divide before the softmax")
     assert issubclass(ExerciseHint, AssertionError)
@@ -128,6 +141,25 @@ def test_measure_sees_time_and_memory_that_was_given_back():
     assert peak_memory_mb() >= inner.peak_mb - 5
 
 
+def test_a_spike_between_two_samples_is_seen_and_an_earlier_one_is_not():
+    spike = b"x" * 300_000_000
+    del spike
+    with measure(every=60) as later:
+        pass
+    assert later.added_mb < 100
+    with measure(every=60) as taken:
+        spike = b"x" * 300_000_000
+        del spike
+    assert taken.added_mb > 250
+
+
+def test_the_peak_is_not_that_of_the_process_that_started_this_one():
+    program = "from helpers.course.machine import peak_memory_mb; print(peak_memory_mb())"
+    held = b"x" * 600_000_000
+    told = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert 10 < float(told.stdout) < 300 < len(held) / 2**20
+
+
 def test_set_seed_repeats_every_draw():
     import random
 
@@ -162,6 +194,22 @@ def test_long_names_of_bars_do_not_touch():
     figure.canvas.draw()
     boxes = [label.get_window_extent() for label in figure.axes[0].get_xticklabels()]
     assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
+
+
+def test_bars_have_one_colour_and_groups_one_each():
+    def colours(figure):
+        return [bar.get_facecolor() for bar in figure.axes[0].containers[-1]]
+
+    plain = bar_figure({"a": 1, "b": 2}, "", "")
+    assert len(set(colours(plain))) == 1 and plain.axes[0].get_legend() is None
+    grouped = bar_figure({"a": 1, "b": 2, "c": 3}, "", "", groups=["before", "after", "before"])
+    first, second, third = colours(grouped)
+    assert first == third != second
+    legend = grouped.axes[0].get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["before", "after"]
+    assert [handle.get_facecolor() for handle in legend.legend_handles] == [first, second]
+    with pytest.raises(ValueError, match="2 bars"):
+        bar_figure({"a": 1, "b": 2}, "", "", groups=["before"])
 
 
 def test_a_bar_says_no_more_digits_than_mean_something():

@@ -3,18 +3,21 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from helpers.course.atomic import replaced_folder
 from helpers.course.encodings import decode_text
 from helpers.course.errors import InputError
 from helpers.course.files import (
     REPOSITORY,
     atomic_write,
     course_data_dir,
+    read_bytes,
     read_jsonl,
     read_table,
     repository_path,
@@ -50,6 +53,11 @@ def test_relative_paths_start_at_the_root_wherever_python_runs(tmp_path, monkeyp
 def test_short_path_shows_no_machine():
     assert short_path(REPOSITORY / "outputs" / "a.csv") == "outputs/a.csv"
     assert short_path(os.path.expanduser("~/models/x")) == "~/models/x"
+
+
+def test_a_home_that_is_the_root_shortens_nothing(monkeypatch):
+    monkeypatch.setenv("HOME", "/")
+    assert short_path("/tmp/a.csv") == "/tmp/a.csv"
 
 
 def test_sample_data_and_course_data_say_what_is_missing(tmp_path, monkeypatch):
@@ -90,6 +98,58 @@ def test_a_written_file_has_the_usual_permissions(tmp_path):
         file.write("x")
     (tmp_path / "b.txt").write_text("x")
     assert (tmp_path / "a.txt").stat().st_mode == (tmp_path / "b.txt").stat().st_mode
+
+
+def test_a_replaced_folder_is_followed_through_a_link(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    with replaced_folder(tmp_path / "link") as new:
+        (new / "a.txt").write_text("new")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "real" / "a.txt").read_text() == "new"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "real"]
+
+
+@pytest.mark.parametrize("failing", [1, 2])
+def test_a_folder_that_cannot_be_replaced_costs_neither_the_old_nor_the_new(tmp_path, monkeypatch, failing):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "a.txt").write_text("old")
+    replace, calls = os.replace, []
+
+    def once(source, target):
+        calls.append(source)
+        if len(calls) == failing:
+            raise OSError(16, "busy")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", once)
+    with pytest.raises(InputError, match="could not be replaced") as told, replaced_folder(tmp_path / "model") as new:
+        (new / "a.txt").write_text("new")
+    assert (tmp_path / "model" / "a.txt").read_text() == "old"
+    assert (new / "a.txt").read_text() == "new" and new.name in str(told.value)
+
+
+def test_a_failed_block_leaves_the_old_folder_and_a_file_is_no_folder(tmp_path):
+    (tmp_path / "model").mkdir()
+    with pytest.raises(ZeroDivisionError), replaced_folder(tmp_path / "model"):
+        raise ZeroDivisionError
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match="this is a file"), replaced_folder(tmp_path / "file"):
+        pass
+    assert (tmp_path / "file").read_text() == "x"
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    (tmp_path / "a.txt").write_text("x")
+    with pytest.raises(InputError, match=r"is a file, not a folder\n.*a\.txt/b\.txt"):
+        read_bytes(tmp_path / "a.txt" / "b.txt")
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)  # the tests may run as root, who may read all
+    with pytest.raises(InputError, match=r"may not be read\n.*a\.txt"):
+        read_bytes(tmp_path / "a.txt")
 
 
 # --- encodings

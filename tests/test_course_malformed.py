@@ -10,12 +10,14 @@ import pandas as pd
 import pytest
 from pydantic import Field
 
+from helpers.course import separated
 from helpers.course.checksums import verify_checksums, write_checksums
 from helpers.course.errors import InputError
 from helpers.course.files import read_jsonl, read_table, write_jsonl, write_table
 from helpers.course.lessons import Lesson, check_parameters, choose_lessons
 from helpers.course.pickles import read_pickle
 from helpers.course.records import record
+from helpers.course.rejects import Rejects
 from helpers.course.settings import LessonSettings
 
 
@@ -198,6 +200,10 @@ CASES = {
         table("rows.csv", 'name,text\n적금,"좋다" 정말\n'),
         ["closed before its field ends", "rows.csv, line 2", 'given:   적금,"좋다" 정말'],
     ),
+    "a quotation mark out of place after a lone carriage return": (
+        table("rows.csv", 'name,text\r적금,좋다\r예금,"참"좋다\r'),
+        ["closed before its field ends", "rows.csv, line 3", 'given:   예금,"참"좋다'],
+    ),
     "an empty table": (table("rows.csv", ""), ["this table is empty", "rows.csv", "names of the columns"]),
     "two columns of one name": (
         table("rows.csv", "text,text\n가,나\n"),
@@ -248,6 +254,10 @@ CASES = {
         table("rows.jsonl", '{"query": "가", "document": ["나"]}\n'),
         ["'document' is a list", "line 1", "given:   ['나']"],
     ),
+    "a jsonl table with an object that holds nothing": (
+        table("rows.jsonl", '{}\n{"query": "가"}\n'),
+        ["this object has no key", "rows.jsonl, line 1"],
+    ),
     # JSON lines
     "a line that is no JSON": (
         lines('{"text": "가"}\n\n{text: "나"}\n'),
@@ -256,6 +266,10 @@ CASES = {
     "a line that is no object": (lines('["가", "나"]\n'), ["JSON, but a list", "line 1", "one JSON object a line"]),
     "a JSON key twice": (lines('{"text": "가", "text": "나"}\n'), ["'text' stands twice", "line 1"]),
     "NaN in JSON": (lines('{"score": NaN}\n'), ["NaN is no JSON number", "line 1", 'given:   {"score": NaN}']),
+    "a number beyond all bounds": (
+        lines('{"score": -1e999}\n'),
+        ["the number -1e999 is too large", "line 1", 'given:   {"score": -1e999}'],
+    ),
     "half a character": (lines('{"text": "\\ud83d"}\n'), ["half a character", "rows.jsonl, line 1"]),
     "JSON lines in cp949": (
         lines('{"text": "오늘"}\n'.encode("cp949")),
@@ -337,6 +351,26 @@ def test_gzip_that_is_none(tmp_path):
     with gzip.open(tmp_path / "rows.jsonl.gz", "wt", encoding="utf-8") as file:
         file.write('{"text": "가"}\n')
     assert read_jsonl(tmp_path / "rows.jsonl.gz") == [{"text": "가"}]
+
+
+def test_a_field_that_is_too_long_is_called_that(tmp_path, monkeypatch):
+    monkeypatch.setattr(separated, "LONGEST_FIELD", 20)
+    (tmp_path / "rows.csv").write_text("name,text\n" + "가" * 30 + "\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"(?s)a field has more than 20 characters.*rows.csv, line 2"):
+        read_table(tmp_path / "rows.csv")
+
+
+def test_a_byte_order_mark_written_twice_is_no_part_of_a_name(tmp_path):
+    (tmp_path / "rows.csv").write_text("\ufeff\ufeffid,text\n007,a\n", encoding="utf-8")
+    table = read_table(tmp_path / "rows.csv")
+    assert table.to_dict("records") == [{"id": "007", "text": "a"}] and table.attrs["encoding"] == "utf-8-sig"
+
+
+def test_an_object_that_holds_nothing_is_kept_apart_from_the_rows(tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{}\n{"query": "가"}\n{}\n', encoding="utf-8")
+    rejects = Rejects(tmp_path / "out")
+    assert read_table(tmp_path / "rows.jsonl", rejects=rejects).to_dict("records") == [{"query": "가"}]
+    assert [row["line"] for row in rejects.rows] == [1, 3]
 
 
 def test_an_error_survives_being_sent_between_processes():

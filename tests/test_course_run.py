@@ -1,18 +1,30 @@
 """The runner on a small course of its own: progress, resuming, failures, the report, stored outputs."""
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import nbformat
 import pytest
+from jupyter_client.kernelspec import NoSuchKernel
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from helpers.course import launch
 from helpers.course.errors import InputError
-from helpers.course.execution import Outcome, finished_outcome
-from helpers.course.lessons import Lesson, check_parameters, choose_lessons, find_lessons, fingerprint, parse_value
+from helpers.course.execution import Outcome, finished_outcome, run_lesson
+from helpers.course.lessons import (
+    READS,
+    Lesson,
+    check_parameters,
+    choose_lessons,
+    find_lessons,
+    fingerprint,
+    parse_value,
+)
 from helpers.course.paths import REPOSITORY
 from helpers.course.records import read_records
 from helpers.course.refresh import measured_table, store_outputs
@@ -174,33 +186,160 @@ def test_lessons_stand_in_their_order_and_are_called_by_number(tmp_path):
     assert choose_lessons(lessons, []) == lessons
 
 
-def test_fingerprint_changes_with_all_that_a_result_rests_on(tmp_path):
-    path = write_lesson(tmp_path, "00_a", "1")
-    for name in ("helpers/a.py", "config/a.yaml", "sample_data/a.csv"):
-        (tmp_path / name).parent.mkdir()
-        (tmp_path / name).write_text("a")
+def copy_of_the_course(root: Path) -> Lesson:
+    """The real lesson 02 in a small repository: of the data only the scored pairs and a model's small files."""
+    for folder in ("config", "helpers", "sample_data/sts"):
+        shutil.copytree(REPOSITORY / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    model = root / "sample_data" / "models" / "ko-mini-encoder"
+    model.mkdir(parents=True)
+    for name in ("SHA256SUMS", "config.json"):
+        shutil.copy(REPOSITORY / "sample_data" / "models" / "ko-mini-encoder" / name, model)
+    for name in ("requirements/cpu.lock", "notebooks/02_simcse_lora.ipynb"):
+        (root / name).parent.mkdir()
+        shutil.copy(REPOSITORY / name, root / name)
+    return Lesson(root / "notebooks" / "02_simcse_lora.ipynb")
 
-    def mark(**parameters):
-        return fingerprint(Lesson(path), parameters, tmp_path)
 
-    seen = [mark()]
-    assert mark() == seen[0]
-    notebook = nbformat.read(path, as_version=4)
-    notebook.cells[2].outputs = [nbformat.v4.new_output("stream", text="x")]
-    nbformat.write(notebook, path)
-    assert mark() == seen[0], "stored outputs do not count"
+def change_a_letter(path: Path) -> None:
+    """Another content of the same size, at the same time."""
+    before, data = path.stat(), bytearray(path.read_bytes())
+    data[-2] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_fingerprint_sees_one_letter_changed_in_any_file_that_a_result_rests_on(tmp_path):
+    lesson = copy_of_the_course(tmp_path)
+    seen = {"at first": fingerprint(lesson, {"profile": "cpu"}, tmp_path)}
+    files = [
+        "helpers/__init__.py", "helpers/embedding/losses.py", "helpers/course/fonts.py", "config/simcse.yaml",
+        "config/accelerate/one_machine.yaml", "requirements/cpu.lock", "sample_data/sts/sts.tsv",
+        "sample_data/models/ko-mini-encoder/SHA256SUMS", "sample_data/models/ko-mini-encoder/config.json",
+    ]  # fmt: skip
+    for name in files:
+        change_a_letter(tmp_path / name)
+        seen[name] = fingerprint(lesson, {"profile": "cpu"}, tmp_path)
+    seen["parameter"] = fingerprint(lesson, {"profile": "t4"}, tmp_path)
+    (tmp_path / "sample_data" / "weights").write_bytes(bytes(2**20))
+    seen["new file"] = fingerprint(lesson, {"profile": "t4"}, tmp_path)
+    (tmp_path / "sample_data" / "weights").write_bytes(bytes(2**20 + 1))
+    seen["longer file"] = fingerprint(lesson, {"profile": "t4"}, tmp_path)
+    notebook = nbformat.read(lesson.path, as_version=4)
+    notebook.cells[-1].source += " "
+    nbformat.write(notebook, lesson.path)
+    seen["cell"] = fingerprint(Lesson(lesson.path), {"profile": "t4"}, tmp_path)
+    assert len(set(seen.values())) == len(seen), seen
+
+    for cell in notebook.cells:
+        cell.outputs = []
+    nbformat.write(notebook, lesson.path)
     (tmp_path / "sample_data" / "__pycache__").mkdir()
     (tmp_path / "sample_data" / "__pycache__" / "a.cpython-311.pyc").write_bytes(b"compiled")
-    assert mark() == seen[0], "what Python compiled does not count"
-    seen.append(mark(profile="t4"))
-    for name, text in (("helpers/a.py", "b"), ("config/a.yaml", "b"), ("sample_data/a.csv", "ab")):
-        (tmp_path / name).write_text(text)
-        seen.append(mark())
-    (tmp_path / "sample_data" / "b.csv").write_text("")
-    seen.append(mark())
-    write_lesson(tmp_path, "00_a", "2")
-    seen.append(mark())
-    assert len(set(seen)) == len(seen)
+    assert fingerprint(Lesson(lesson.path), {"profile": "t4"}, tmp_path) == seen["cell"], "what a run leaves counts"
+
+
+def test_what_lessons_take_from_one_another_is_declared():
+    """Wherever code, settings or a stored output names a path in another lesson's outputs, READS has it."""
+    lessons = {lesson.name: lesson for lesson in find_lessons()}
+    for lesson in lessons.values():
+        code = [cell for cell in lesson.notebook.cells if cell.cell_type == "code"]
+        text = json.dumps([[cell.source, cell.outputs] for cell in code])
+        named = {name for name in re.findall(r"outputs/((?:\d\d|A\d)_\w+)/", text) if name != lesson.name}
+        assert named <= {path.split("/")[1] for path in READS.get(lesson.number, ())}, lesson.name
+    files = [*(REPOSITORY / "helpers").rglob("*.py"), *(REPOSITORY / "config").rglob("*.yaml")]
+    text = "\n".join(path.read_text(encoding="utf-8") for path in files if path.name != "lessons.py")
+    named = set(re.findall(r"outputs/(?:\d\d|A\d)_\w+/[\w./]+", text)) - {"outputs/05_embedding_evaluation/leaderboard"}
+    assert named == {path for paths in READS.values() for path in paths}  # the leaderboard's page is no lesson
+    assert all(path.split("/")[1] in lessons for path in named)
+
+
+WRITER = """from pathlib import Path
+from helpers.course.records import record
+place = Path("../outputs/06_instruction_data/train.jsonl")
+place.parent.mkdir(parents=True, exist_ok=True)
+place.write_text(str(loss_temperature))
+record(temperature=loss_temperature)"""
+READER = "from pathlib import Path\nPath('../outputs/06_instruction_data/train.jsonl').read_text()"
+
+
+def test_a_lesson_run_with_other_values_is_run_again_by_the_course_with_its_readers(tmp_path, capfd, results):
+    write_lesson(tmp_path, "00_a", "1")
+    write_lesson(tmp_path, "06_instruction_data", WRITER)
+    write_lesson(tmp_path, "07_b", READER)
+
+    def done():
+        assert main(["course"], tmp_path) == 0
+        return re.findall(r"(\d\d)_\w+ .*done before", capfd.readouterr().out)
+
+    assert done() == []
+    assert done() == ["00", "06", "07"]
+    assert main(["lesson", "06", "-p", "temperature", "0.9"], tmp_path) == 0
+    assert (tmp_path / "outputs" / "06_instruction_data" / "train.jsonl").read_text() == "0.9"
+    assert done() == ["00"]
+    assert (tmp_path / "outputs" / "06_instruction_data" / "train.jsonl").read_text() == "0.1"
+    assert results(tmp_path)["lessons"]["06_instruction_data"]["metrics"] == {"temperature": 0.1}
+    assert done() == ["00", "06", "07"]
+
+
+@pytest.mark.parametrize("raised", [RuntimeError("Kernel didn't respond in 300 seconds"), NoSuchKernel("python3")])
+def test_a_kernel_that_never_answers_fails_its_lesson_alone(tmp_path, monkeypatch, capfd, results, raised):
+    write_lesson(tmp_path, "00_a", "1")
+    write_lesson(tmp_path, "01_b", "1")
+
+    def start(path, output, **options):
+        assert options["start_timeout"] >= 300
+        raise raised
+
+    monkeypatch.setattr("papermill.execute_notebook", start)
+    assert main(["course"], tmp_path) == 1
+    assert str(raised) in capfd.readouterr().err
+    lessons = results(tmp_path)["lessons"]
+    assert [lesson["status"] for lesson in lessons.values()] == ["failed", "failed"]
+    assert lessons["00_a"]["error"]["message"] == str(raised)
+    assert (tmp_path / "outputs" / "report.html").is_file()
+
+
+def test_a_smoke_run_of_one_lesson_keeps_what_is_told_of_the_others(tmp_path, results):
+    write_lesson(tmp_path, "00_a", RECORD)
+    write_lesson(tmp_path, "01_b", RECORD)
+    assert main(["smoke"], tmp_path) == 0
+    before = results(tmp_path, "outputs/smoke")["lessons"]
+    write_lesson(tmp_path, "01_b", "1 / 0")
+    assert main(["smoke", "01"], tmp_path) == 1
+    after = results(tmp_path, "outputs/smoke")["lessons"]
+    assert list(after) == ["00_a", "01_b"] and after["00_a"] == before["00_a"]
+    assert after["01_b"]["status"] == "failed"
+    page = (tmp_path / "outputs" / "smoke" / "report.html").read_text(encoding="utf-8")
+    assert 'id="00_a"' in page and 'id="01_b"' in page
+
+
+def test_a_wrong_answer_fails_a_run_of_ours(tmp_path, monkeypatch):
+    monkeypatch.setenv("COURSE_STRICT", "0")  # so that what the runner sets goes with this test
+    monkeypatch.delenv("COURSE_STRICT")
+    path = write_lesson(
+        tmp_path, "00_a", "from helpers.course.exercises import check\ncheck('size', False, 'count again')"
+    )
+    outcome = run_lesson(Lesson(path), tmp_path / "out.ipynb", {})
+    assert outcome.error["cell"] == 3 and "count again" in outcome.error["message"]
+
+
+def test_processes_take_the_usable_cores_and_are_read_in_the_order_of_their_ranks(tmp_path, monkeypatch):
+    monkeypatch.setattr(launch, "usable_cores", lambda: 6)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    seen = []
+
+    def start(command, env, **_):
+        seen.append(env["OMP_NUM_THREADS"])
+        raise FileNotFoundError
+
+    monkeypatch.setattr(launch.subprocess, "Popen", start)
+    with pytest.raises(FileNotFoundError):
+        launch.torchrun(2, "a")
+    assert seen == ["3"]
+    for rank in range(12):
+        (tmp_path / "run" / "attempt_0" / str(rank)).mkdir(parents=True)
+        (tmp_path / "run" / "attempt_0" / str(rank) / "stdout.log").write_text(f"{rank} ")
+    assert "".join(launch._written(str(tmp_path), "stdout")).split() == [str(rank) for rank in range(12)]
 
 
 @pytest.mark.parametrize(
@@ -262,3 +401,10 @@ def test_a_lesson_without_the_marker_is_left_as_it_was(tmp_path):
     with pytest.raises(InputError, match="one cell with the marker"):
         store_outputs(Lesson(path), path, Outcome("ok", 60.0, 2048))
     assert path.read_bytes() == before
+
+
+def test_figures_are_kept_whatever_backend_the_environment_names(tmp_path, monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "Agg")  # as streamlit sets it when it is imported
+    write_lesson(tmp_path, "00_good", RECORD, FIGURE)
+    assert main(["course"], tmp_path) == 0
+    assert (tmp_path / "outputs/report.html").read_text(encoding="utf-8").count("data:image/png;base64,") == 1

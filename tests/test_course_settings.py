@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import AliasChoices, Field
 
+from helpers.course.config_files import read_config
 from helpers.course.errors import InputError
 from helpers.course.files import REPOSITORY
 from helpers.course.settings import LessonSettings
@@ -126,6 +127,29 @@ def test_settings_cannot_be_changed_in_place():
 def test_an_empty_file_is_a_file_of_defaults(tmp_path):
     (tmp_path / "a.yaml").write_text("# nothing yet\n")
     assert Knobs.load(tmp_path / "a.yaml", model="m").config == Path(tmp_path / "a.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("a: 1\n[a, b]: 1", "a key must be a word\n.*line 2, column 1"),
+        ("a: 1\n? {a: 1}\n: 2", "a key must be a word\n.*line 2, column 3"),
+        ("a: 1\nb: 2026-13-45", "no timestamp: month must be in 1..12\n.*line 2, column 4"),
+        ("b: !!bool perhaps", "no bool.*\n.*line 1, column 4"),
+        ("b: " + "[" * 3000, "nested too deeply"),
+    ],
+)
+def test_what_python_would_stumble_over_in_a_file_is_named(tmp_path, text, told):
+    (tmp_path / "a.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=told) as error:
+        read_config(tmp_path / "a.yaml")
+    assert "a.yaml" in str(error.value)
+
+
+def test_json_nested_too_deeply_is_named(tmp_path):
+    (tmp_path / "a.json").write_text('{"a": ' + "[" * 100_000)
+    with pytest.raises(InputError, match=r"nested too deeply\n.*a\.json"):
+        read_config(tmp_path / "a.json")
 
 
 def test_the_environment_can_ask_for_smoke_size_and_spares_real_outputs(tmp_path, monkeypatch):

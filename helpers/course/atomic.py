@@ -43,22 +43,39 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
 
 @contextmanager
 def replaced_folder(folder: Path) -> Iterator[Path]:
-    """A temporary folder beside `folder` that takes its place when the block ends well."""
+    """A temporary folder beside `folder` that takes its place when the block ends well; a link is followed.
+
+    After an exception in the block the old folder is untouched and the new one gone. Raises :class:`InputError` where
+    `folder` is a file, and where the new folder cannot take its place: both are kept then, and the error names the new one.
+    """
+    folder = Path(os.path.realpath(folder))
+    if folder.exists() and not folder.is_dir():
+        raise InputError("a folder is to be written here, this is a file", file=short_path(folder))
     folder.parent.mkdir(parents=True, exist_ok=True)
     new = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
         new.chmod(0o755)
         yield new
-        if folder.exists():
-            old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-            os.replace(folder, old)
-            os.replace(new, folder)
-            shutil.rmtree(old)
-        else:
-            os.replace(new, folder)
     except BaseException:
         shutil.rmtree(new, ignore_errors=True)
         raise
+    old = new.with_name(f"{new.name}.old")
+    try:
+        if folder.exists():
+            os.replace(folder, old)
+        os.replace(new, folder)
+    except OSError as error:
+        raise InputError(
+            "this folder could not be replaced; the new one is kept",
+            file=short_path(folder),
+            given=error.strerror,
+            hint=f"it is whole: move it here yourself from {short_path(new)}",
+        ) from error
+    finally:  # after Ctrl-C, too
+        if old.exists() and not folder.exists():
+            os.replace(old, folder)
+    if old.exists():
+        shutil.rmtree(old)
 
 
 def _umask() -> int:
@@ -79,6 +96,10 @@ def read_bytes(path: str | Path) -> bytes:
         raise InputError("this file does not exist", file=short_path(path), hint=hint) from None
     except IsADirectoryError:
         raise InputError("a file is needed, this is a folder", file=short_path(path)) from None
+    except NotADirectoryError:
+        raise InputError("a part of this path is a file, not a folder", file=short_path(path)) from None
+    except PermissionError:
+        raise InputError("this file may not be read", file=short_path(path), hint="see its owner and mode") from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(
             "this .gz file is damaged or cut short", file=short_path(path), hint=f"download it again ({error})"

@@ -16,7 +16,7 @@ from helpers.course.lessons import Lesson, find_lessons
 from helpers.course.paths import REPOSITORY
 
 REPOSITORY_URL = "https://github.com/OWNER/korean-fine-tuning"
-"""Where Colab clones the course from: a copy of the repository puts its own address here and runs this module."""
+"""Where Colab clones the course from: whoever publishes a copy puts its address here and runs this module."""
 
 CELL = f"""\
 import os
@@ -25,7 +25,11 @@ from importlib.util import find_spec
 from subprocess import check_call
 
 if not find_spec("helpers") and find_spec("google") and find_spec("google.colab"):
-    check_call(["git", "clone", "--depth", "1", "{REPOSITORY_URL}", "/content/course"])
+    address = "{REPOSITORY_URL}"
+    if "/OWNER/" in address:
+        sys.exit("Put the account that holds the course in place of OWNER in this cell's address (README, Colab).")
+    if not os.path.isdir("/content/course"):  # it is there when the kernel was started again
+        check_call(["git", "clone", "--depth", "1", address, "/content/course"])
     os.chdir("/content/course/notebooks")
     check_call([sys.executable, "-m", "pip", "install", "-q", "-r", "../requirements/gpu.txt"])
     sys.path.insert(0, "/content/course")

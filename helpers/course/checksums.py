@@ -6,7 +6,7 @@ from pathlib import Path
 
 from helpers.course.atomic import atomic_write
 from helpers.course.errors import InputError
-from helpers.course.paths import short_path
+from helpers.course.paths import repository_path, short_path
 
 SUMS_FILE = "SHA256SUMS"
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
@@ -19,6 +19,14 @@ def sha256(path: str | Path) -> str:
     """The SHA-256 of a file, as 64 hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def weights_fingerprint(name: str | Path) -> str:
+    """What tells two models apart: checksums of the weights in a local folder, the name of a model of the hub."""
+    folder = repository_path(name)
+    if not folder.is_dir():
+        return str(name)
+    return "-".join(sha256(path)[:16] for path in sorted(folder.rglob("*.safetensors")))
 
 
 def write_checksums(folder: str | Path) -> Path:
@@ -65,6 +73,15 @@ def read_checksums(folder: str | Path) -> dict[str, str]:
     if not sums:
         raise InputError("the list of checksums is empty", file=short_path(path), hint=AGAIN.format(path=SUMS_FILE))
     return sums
+
+
+def verify_where_listed(folder: str | Path) -> None:
+    """:func:`verify_checksums` where ``SHA256SUMS`` lies in ``folder``; a name of the model hub has none, nor need others.
+
+    To be called before any library opens the weights of a model or an adapter.
+    """
+    if (Path(folder) / SUMS_FILE).is_file():
+        verify_checksums(folder)
 
 
 def verify_checksums(folder: str | Path) -> None:

@@ -22,12 +22,22 @@ class _StrictLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a key must be a word", key.start_mark)
             if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {key.value!r} stands twice", key.start_mark
                 )
-            seen.add(str(key.value))
+            seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """PyYAML lets Python's own errors through where a date, a number or a truth value cannot be built."""
+        try:
+            return super().construct_object(node, deep)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            kind = node.tag.rpartition(":")[2]
+            raise yaml.constructor.ConstructorError(None, None, f"no {kind}: {error}", node.start_mark) from error
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
@@ -49,7 +59,10 @@ def read_config(path: str | Path) -> dict[str, Any]:
             hint=f"did you mean {near[0]}?" if near else "relative paths start at the root of the repository",
         )
     text, _ = decode_text(read_bytes(path), name, "utf-8", ["utf-8"])
-    values = _json(text, name) if path.suffix == ".json" else _yaml(text, name)
+    try:
+        values = _json(text, name) if path.suffix == ".json" else _yaml(text, name)
+    except RecursionError:
+        raise InputError("this settings file is nested too deeply", file=name, allowed="a few levels") from None
     if values is None:
         return {}
     if not isinstance(values, dict):

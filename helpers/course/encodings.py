@@ -8,6 +8,7 @@ from helpers.course.errors import InputError
 
 ENCODINGS = ("utf-8", "utf-8-sig", "cp949", "euc-kr")
 HANGUL = re.compile("[가-힣]")
+MARK = "\ufeff"
 WINDOW = 4096
 NEWLINE = b"\n"
 
@@ -19,8 +20,9 @@ def decode_text(
 
     Without ``encoding`` the strictest that fits is taken: utf-8-sig (a byte order mark is there), utf-8, euc-kr, cp949.
     euc-kr is the part of cp949 that has 2,350 syllables, so a cp949 file without a rarer syllable (똠, 뷁) is called
-    euc-kr; the text is the same. ``file`` and ``allowed`` are words for error messages. Raises :class:`InputError` for
-    binary files, UTF-16, broken bytes and encodings not listed.
+    euc-kr; the text is the same. A byte order mark is no part of the text, however often it was written. ``file`` and
+    ``allowed`` are words for error messages. Raises :class:`InputError` for binary files, UTF-16, broken bytes and
+    encodings not listed.
     """
     _refuse_binary(data, file)
     marked = data.startswith(codecs.BOM_UTF8)
@@ -54,9 +56,10 @@ def _listed(encoding: str, file: str) -> str:
 
 def _decode(data: bytes, name: str, file: str, allowed: Sequence[str]) -> str:
     try:
-        return data.decode(name)
+        text = data.decode(name)
     except UnicodeDecodeError as error:
         raise _misfit(data, name, error, file, allowed) from error
+    return text.lstrip(MARK) if name == "utf-8-sig" else text
 
 
 def _misfit(data: bytes, name: str, error: UnicodeDecodeError, file: str, allowed: Sequence[str]) -> InputError:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
 def read_jsonl(path: str | Path, *, rejects: "Rejects | None" = None) -> list[dict[str, Any]]:
     """The objects of a JSON-lines file (UTF-8; ``.gz`` too), blank lines skipped.
 
-    A line that is no JSON object, names a key twice, or holds NaN or half a character raises :class:`InputError` that
-    names it; with ``rejects`` given, such lines are kept there and the others returned.
+    A line that is no JSON object, names a key twice, or holds NaN, a number beyond all bounds (1e999) or half a
+    character raises :class:`InputError` that names it; with ``rejects`` given, such lines are kept there and the others
+    returned.
     """
     return [row for _, row in numbered_objects(path, rejects)]
 
@@ -41,7 +43,7 @@ def numbered_objects(path: str | Path, rejects: "Rejects | None" = None) -> Iter
 def _json_object(line: str, file: str, number: int) -> dict[str, Any]:
     place = f"line {number}"
     try:
-        value = json.loads(line, object_pairs_hook=unique_keys, parse_constant=_no_constant)
+        value = json.loads(line, object_pairs_hook=unique_keys, parse_constant=_no_constant, parse_float=_finite)
         line.encode("utf-8") if "\\u" not in line else json.dumps(value, ensure_ascii=False).encode("utf-8")
     except json.JSONDecodeError as error:
         raise InputError(
@@ -80,6 +82,13 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON number")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError(f"the number {digits} is too large")
+    return number
 
 
 def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> Path:

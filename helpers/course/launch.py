@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from helpers.course.errors import InputError
+from helpers.course.machine import usable_cores
 from helpers.course.paths import REPOSITORY, short_path
 
 PLAN = ("nnodes", "node_rank", "nproc_per_node", "master_addr", "master_port", "rdzv_backend", "rdzv_endpoint")
@@ -34,7 +35,7 @@ def torchrun(processes: int, module: str, arguments: Sequence[str] = (), *, time
     """
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--redirects", "3"]
     command += ["--master_addr", "127.0.0.1", "--master_port", str(free_port())]
-    threads = str(max(1, (os.cpu_count() or 1) // processes))
+    threads = str(max(1, usable_cores() // processes))
     paths = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
     environment = {"OMP_NUM_THREADS": threads} | os.environ | {"PYTHONPATH": paths}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
@@ -55,8 +56,9 @@ def torchrun(processes: int, module: str, arguments: Sequence[str] = (), *, time
 
 
 def _written(logs: str, stream: str, rank: str = "*") -> list[str]:
-    """What the processes wrote to a stream, in their order."""
-    return [file.read_text(encoding="utf-8") for file in sorted(Path(logs).glob(f"*/attempt_0/{rank}/{stream}.log"))]
+    """What the processes wrote to a stream, in the order of their ranks."""
+    files = Path(logs).glob(f"*/attempt_0/{rank}/{stream}.log")
+    return [file.read_text(encoding="utf-8") for file in sorted(files, key=lambda file: int(file.parent.name))]
 
 
 def launch_plan(file: str | Path, machine_rank: int, module: str, arguments: Sequence[str] = ()) -> dict[str, object]:

@@ -23,6 +23,22 @@ ALIASES = {
     "num_epochs": "epochs",
 }
 """Short forms of parameters, accepted where the lesson has no parameter of that name itself."""
+TUNED = "outputs/07_instruction_lora_unsloth/adapter"
+READS = {
+    "05": (
+        "outputs/02_simcse_lora/model",
+        "outputs/03_infonce_gradient_cache/model",
+        "outputs/04_triplet_and_embeddinggemma/model",
+    ),
+    "07": ("outputs/06_instruction_data/train.jsonl",),
+    "08": (TUNED,),
+    "09": (TUNED,),
+    "10": (TUNED,),
+    "11": (TUNED,),
+}
+"""What a lesson takes from the outputs of others, where it is there."""
+LARGE = 2**20
+"""Bytes from which a data file is known by its size; the weights' checksums stand in SHA256SUMS, which is small."""
 
 
 @dataclass(frozen=True)
@@ -151,21 +167,35 @@ def _refuse_constant(name: str) -> None:
 
 
 def fingerprint(lesson: Lesson, parameters: dict[str, Any], root: Path = REPOSITORY) -> str:
-    """A hash of all that a lesson's result rests on; an executed copy that carries the same one need not run again.
+    """A hash of what a lesson's result rests on in the repository; its outputs are told by :func:`outputs_state`.
 
     It covers the sources and tags of the notebook's cells (not its stored outputs), every ``.py`` file of ``helpers/``,
-    every file of ``config/``, names and sizes of the files in ``sample_data/`` (not their content: models are large)
-    and the parameters.
+    every file of ``config/`` and ``sample_data/`` (the size alone from :data:`LARGE` on), the locked packages and the
+    parameters.
     """
-    digest = hashlib.sha256()
-    for cell in lesson.notebook.cells:
-        digest.update(json.dumps([cell.cell_type, cell.source, cell.metadata.get("tags", [])]).encode())
-    for path in sorted([*(root / "helpers").rglob("*.py"), *_files(root / "config")]):
-        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
-    for path in _files(root / "sample_data"):
-        digest.update(f"{path.relative_to(root).as_posix()} {path.stat().st_size}\n".encode())
-    digest.update(json.dumps(parameters, sort_keys=True, default=str).encode())
-    return digest.hexdigest()
+    cells = [[cell.cell_type, cell.source, cell.metadata.get("tags", [])] for cell in lesson.notebook.cells]
+    lines = [json.dumps(cells)]
+    lock = (root / "requirements").glob("cpu.lock")
+    for path in [*(root / "helpers").rglob("*.py"), *lock, *_files(root / "config"), *_files(root / "sample_data")]:
+        size = path.stat().st_size
+        content = path.read_bytes() if size < LARGE else b""
+        lines.append(f"{path.relative_to(root).as_posix()} {size} {hashlib.sha256(content).hexdigest()}")
+    lines.append(json.dumps(parameters, sort_keys=True, default=str))
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
+
+
+def outputs_state(lesson: Lesson, root: Path = REPOSITORY) -> str:
+    """A hash of names, sizes and times of the files that lessons hand to one another: those it reads, those it leaves.
+
+    Taken when a lesson has run; another one later says that a run with other values, by whatever means, has replaced them.
+    """
+    handed = {path for paths in READS.values() for path in paths if path.startswith(f"outputs/{lesson.name}/")}
+    lines = []
+    for place in sorted({*handed, *READS.get(lesson.number, ())}):
+        for path in _files(root / place) if (root / place).is_dir() else [root / place]:
+            seen = path.stat() if path.is_file() else None
+            lines.append(f"{path.relative_to(root).as_posix()} {seen and (seen.st_size, seen.st_mtime_ns)}")
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def _files(folder: Path) -> list[Path]:

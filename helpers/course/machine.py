@@ -7,6 +7,7 @@ import re
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
@@ -23,6 +24,8 @@ T4_MEMORY_GB = 12.0
 A100_MEMORY_GB = 38.0
 BF16_CAPABILITY = (8, 0)
 """``torch.cuda.is_bf16_supported()`` is True on a T4, which only emulates bf16: the compute capability decides."""
+
+STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 GpuClass = Literal["none", "t4", "a100"]
 
@@ -61,7 +64,7 @@ def detect_machine() -> Machine:
         python=platform.python_version(),
         system=f"{platform.system()} {platform.machine()}",
         cpu=_cpu_name(),
-        cores=_usable_cores(),
+        cores=usable_cores(),
         memory_gb=round(psutil.virtual_memory().total / GIGABYTE, 1),
         gpu=gpu,
         gpu_memory_gb=memory,
@@ -96,14 +99,18 @@ def set_seed(seed: int) -> None:
 
 
 def peak_memory_mb() -> float:
-    """The most memory (resident set, MB of 2**20 bytes) that this process, or one of its ended children, has held."""
-    try:
+    """The most memory (resident set, MB of 2**20 bytes) that this process has held.
+
+    On Linux since its start, or since the last ``measure()`` began: the kernel's VmHWM. getrusage's ru_maxrss would not
+    do there: a process inherits it from the one that started it.
+    """
+    if STATUS.is_file():
+        return int(re.search(r"^VmHWM:\s*(\d+) kB", STATUS.read_text(encoding="utf-8"), re.MULTILINE)[1]) / 1024
+    if sys.platform == "darwin":
         import resource
-    except ImportError:  # Windows has no getrusage, but keeps the peak itself
-        return psutil.Process().memory_info().peak_wset / MEGABYTE
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, KiB on Linux
-    who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    return max(resource.getrusage(each).ru_maxrss for each in who) * unit / MEGABYTE
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / MEGABYTE
+    return psutil.Process().memory_info().peak_wset / MEGABYTE  # Windows
 
 
 def tree_memory_mb(process: psutil.Process, *, children_only: bool = False) -> float:
@@ -128,8 +135,9 @@ class measure:
     """Time and memory of a block: ``with measure() as m: work()``, then ``m.seconds``, ``m.peak_mb``, ``m.added_mb``.
 
     ``peak_mb`` is the largest resident set of this process and its children seen while the block ran, sampled every
-    10 ms (a shorter spike can be missed); ``added_mb`` is that less what was held at the start. ``gpu_peak_mb`` is what
-    torch held at most on the GPU, None without one. ``children_only`` leaves this process itself out.
+    10 ms; a shorter spike is seen, too, where it is this process's and the system keeps its peak. ``added_mb`` is that
+    less what was held at the start. ``gpu_peak_mb`` is what torch held at most on the GPU, None without one.
+    ``children_only`` leaves this process itself out.
     """
 
     def __init__(self, *, children_only: bool = False, every: float = 0.01) -> None:
@@ -139,6 +147,9 @@ class measure:
 
     def __enter__(self) -> Self:
         self._done = threading.Event()
+        if not self._children_only:
+            forget_peak()
+            self._peak_before = peak_memory_mb()
         self._first = self.peak_mb = self._held()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._gpu = _torch_gpu()
@@ -158,11 +169,22 @@ class measure:
             self.gpu_peak_mb = self._gpu.max_memory_allocated() / MEGABYTE
 
     def _held(self) -> float:
-        return tree_memory_mb(self._process, children_only=self._children_only)
+        """What the tree holds now, or the peak of this process where that is higher and new since the start."""
+        now = tree_memory_mb(self._process, children_only=self._children_only)
+        if self._children_only:
+            return now
+        peak = peak_memory_mb()
+        return max(now, peak) if peak > self._peak_before else now
 
     def _watch(self) -> None:
         while not self._done.wait(self._every):
             self.peak_mb = max(self.peak_mb, self._held())
+
+
+def forget_peak() -> None:
+    """Let the kernel's peak of this process start anew from what it holds now (Linux, where it is allowed)."""
+    with suppress(OSError):  # no such file, or not allowed: then only a higher peak than before is seen
+        CLEAR_REFS.write_text("5", encoding="ascii")
 
 
 def _torch_gpu() -> "type | None":
@@ -170,7 +192,8 @@ def _torch_gpu() -> "type | None":
     return torch.cuda if torch is not None and torch.cuda.is_initialized() else None
 
 
-def _usable_cores() -> int:
+def usable_cores() -> int:
+    """The cores this process may use: in a container or under `taskset` fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

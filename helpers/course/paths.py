@@ -21,8 +21,9 @@ def short_path(path: str | Path) -> str:
     absolute = Path(os.path.abspath(Path(path).expanduser()))
     if absolute.is_relative_to(REPOSITORY):
         return absolute.relative_to(REPOSITORY).as_posix()
-    if absolute.is_relative_to(Path.home()):
-        return f"~/{absolute.relative_to(Path.home()).as_posix()}"
+    home = Path.home()
+    if home != Path(home.anchor) and absolute.is_relative_to(home):  # in some containers "/" is the home
+        return f"~/{absolute.relative_to(home).as_posix()}"
     return str(path)
 
 

@@ -71,17 +71,32 @@ def line_figure(
     return _finish(figure, axes, title, x, y, legend=len(lines) > 1)
 
 
-def bar_figure(values: Mapping[str, float], title: str, y: str, *, errors: Sequence[float] | None = None) -> Figure:
-    """One bar a name with its value above it (before and after, model beside model); ``errors``: half-widths."""
+def bar_figure(
+    values: Mapping[str, float],
+    title: str,
+    y: str,
+    *,
+    errors: Sequence[float] | None = None,
+    groups: Sequence[str] | None = None,
+) -> Figure:
+    """One bar a name with its value above it (before and after, model beside model); ``errors``: half-widths.
+
+    ``groups``: what each bar belongs to; a group has one colour and stands in the legend. Without them all have one colour.
+    """
     figure, axes = plt.subplots()
-    colours = [PALETTE[number % len(PALETTE)] for number in range(len(values))]
+    kinds = list(dict.fromkeys(groups or []))
+    if groups is not None and len(groups) != len(values):
+        raise ValueError(f"{len(values)} bars need as many groups, not {len(groups)}")
+    colours = [PALETTE[kinds.index(group) % len(PALETTE)] for group in groups or []] or PALETTE[0]
     bars = axes.bar(range(len(values)), list(values.values()), color=colours, width=0.6, yerr=errors, capsize=4)
+    for kind in kinds:
+        bars[list(groups).index(kind)].set_label(kind)
     width = max(8, 64 // len(values))  # letters that fit below a bar
     axes.set_xticks(range(len(values)), [_wrapped(name, width) for name in values])
     axes.bar_label(bars, fmt=_label, padding=3)
     axes.margins(y=0.15)
     axes.grid(axis="x", visible=False)
-    return _finish(figure, axes, title, "", y)
+    return _finish(figure, axes, title, "", y, legend=bool(kinds))
 
 
 def histogram_figure(values: Mapping[str, Sequence[float]], title: str, x: str, *, bins: int = 30) -> Figure:

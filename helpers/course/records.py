@@ -56,8 +56,8 @@ def read_records(notebook_path: str | Path) -> dict[str, Metric]:
 
 
 def _plain(name: str, value: object) -> Metric:
-    if hasattr(value, "item") and getattr(value, "size", None) is not None and not isinstance(value, str):
-        value = value.item()  # numpy and torch scalars; larger arrays raise by themselves
+    if hasattr(value, "item") and math.prod(getattr(value, "shape", (0,))) == 1:
+        value = value.item()  # a numpy or torch scalar; a larger array is refused below
     if not isinstance(value, int | float | str):
         raise InputError(
             "this metric cannot be recorded", place=f"metric {name}", given=value, allowed="a number or a string"

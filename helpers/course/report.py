@@ -5,7 +5,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from helpers.course.atomic import atomic_write
+from helpers.course.atomic import atomic_write, read_text
 from helpers.course.execution import Outcome
 from helpers.course.fonts import font_face
 from helpers.course.lessons import Lesson, read_notebook
@@ -41,6 +41,14 @@ def write_results(path: Path, outcomes: dict[str, Outcome], machine: dict[str, A
     with atomic_write(path) as file:
         json.dump({"lessons": lessons, "machine": machine}, file, ensure_ascii=False, indent=1)
         file.write("\n")
+
+
+def read_results(path: Path) -> dict[str, Outcome]:
+    """The outcomes that :func:`write_results` wrote; none where there is no such file."""
+    if not path.is_file():
+        return {}
+    lessons = json.loads(read_text(path)[0])["lessons"]
+    return {name: Outcome(**outcome) for name, outcome in lessons.items()}
 
 
 def write_report(

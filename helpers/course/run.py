@@ -23,12 +23,13 @@ from helpers.course.lessons import (
     choose_lessons,
     find_lessons,
     fingerprint,
+    outputs_state,
     parse_parameters,
 )
 from helpers.course.machine import detect_machine
 from helpers.course.paths import REPOSITORY
 from helpers.course.refresh import store_outputs
-from helpers.course.report import write_report, write_results
+from helpers.course.report import read_results, write_report, write_results
 from helpers.course.settings import PROFILES, SMOKE_VARIABLE, smoke_is_asked_for
 
 SMOKE_TIMEOUT = 900
@@ -61,25 +62,27 @@ def whole_course(options: argparse.Namespace, root: Path) -> int:
 def smoke(options: argparse.Namespace, root: Path) -> int:
     """Run lessons with smoke=True; what they leave goes to ``outputs/smoke/<lesson>``."""
     lessons = choose_lessons(find_lessons(root), options.lessons)
-    return _run_all(
-        lessons, root / "outputs" / "smoke", {"smoke": True}, root, fresh=options.fresh, timeout=SMOKE_TIMEOUT
-    )
+    outputs = root / "outputs" / "smoke"
+    return _run_all(lessons, outputs, {"smoke": True}, root, fresh=options.fresh, timeout=SMOKE_TIMEOUT)
 
 
 def _run_all(
     lessons: list[Lesson], outputs: Path, parameters: dict[str, Any], root: Path, *, fresh: bool, timeout: int = 3600
 ) -> int:
-    machine = _machine()
+    """Run `lessons`; results and report keep what they say of the others."""
+    machine, every = _machine(), find_lessons(root)
+    others = [lesson.name for lesson in every if lesson not in lessons]
+    earlier = read_results(outputs / "results.json") if others else {}
+    kept = {name: earlier[name] for name in others if name in earlier}
     outcomes: dict[str, Outcome] = {}
-    print("done before: the executed copy is of the same notebook, helpers, config, sample data and parameters")
     for count, lesson in enumerate(lessons, 1):
         print(f"[{count:>2}/{len(lessons)}] {lesson.name:<34}", end=" ", flush=True)
         own = parameters | ({"output_dir": f"outputs/smoke/{lesson.name}"} if parameters.get("smoke") else {})
         outcome, done = _run_or_reuse(lesson, outputs / "notebooks" / lesson.path.name, own, root, fresh, timeout)
         outcomes[lesson.name] = outcome
         print(_line(outcome) + ("  (done before)" if done else ""), flush=True)
-        write_results(outputs / "results.json", outcomes, machine)
-    write_report(outputs / "report.html", lessons, outcomes, machine, outputs / "notebooks")
+        write_results(outputs / "results.json", dict(sorted((kept | outcomes).items())), machine)
+    write_report(outputs / "report.html", every, kept | outcomes, machine, outputs / "notebooks")
     return _close(outcomes, outputs, root)
 
 
@@ -94,11 +97,11 @@ def _run_or_reuse(
     """The outcome and whether it is that of an earlier run. A lesson that cannot even start fails like any other."""
     try:
         mark = fingerprint(lesson, check_parameters(lesson, parameters), root)
-        done = None if fresh else finished_outcome(copy, mark)
+        done = None if fresh else finished_outcome(copy, mark, outputs_state(lesson, root))
         offline = parameters.get("profile", "cpu") == "cpu"  # a GPU profile fetches real models from the hub
         folder = root if parameters.get("smoke") else None  # so both are tried: papermill's folder, and JupyterLab's
         outcome = done or run_lesson(
-            lesson, copy, parameters, mark=mark, timeout=timeout, offline=offline, folder=folder
+            lesson, copy, parameters, mark=mark, timeout=timeout, offline=offline, folder=folder, root=root
         )
         return outcome, done is not None
     except InputError as error:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.csv as arrow_csv
@@ -23,46 +24,44 @@ LONGEST_FIELD = 10_000_000
 def read_separated(text: str, path: Path, separator: str, quoted: bool, rejects: "Rejects | None") -> pd.DataFrame:
     """csv or tsv: the fast reader where every row is sound, the careful one (which knows lines) where it stumbles."""
     header = _header(text, path, separator, quoted)
-    if not quoted or _sound_quotes(text, separator):
-        frame = _fast(text, header, separator, quoted)
+    data = text.encode()
+    if not quoted or sound_quotes(data, separator):
+        frame = _fast(data, header, separator, quoted)
         if frame is not None:
             return frame
     rows = list(_sound_rows(text, path, separator, quoted, len(header), rejects))
     return pd.DataFrame(rows, columns=header, dtype="str")
 
 
-def _fast(text: str, header: list[str], separator: str, quoted: bool) -> pd.DataFrame | None:
+def _fast(data: bytes, header: list[str], separator: str, quoted: bool) -> pd.DataFrame | None:
     """The table by Arrow's reader; None when a row is malformed (its errors do not know lines)."""
     parse = arrow_csv.ParseOptions(
         delimiter=separator, quote_char='"' if quoted else False, newlines_in_values=quoted, ignore_empty_lines=True
     )
     convert = arrow_csv.ConvertOptions(strings_can_be_null=False, column_types={name: pa.string() for name in header})
     try:
-        return arrow_csv.read_csv(
-            pa.BufferReader(text.encode()), parse_options=parse, convert_options=convert
-        ).to_pandas()
+        table = arrow_csv.read_csv(pa.BufferReader(data), parse_options=parse, convert_options=convert)
     except pa.ArrowInvalid:
         return None
+    if table.column_names != header:  # names that it reads otherwise have no type told: it would guess numbers
+        return None
+    return table.to_pandas()
 
 
-def _sound_quotes(text: str, separator: str) -> bool:
-    """True when every quotation mark opens or closes a whole field, or stands doubled inside one.
+def sound_quotes(data: bytes, separator: str) -> bool:
+    """True when every quotation mark in a UTF-8 csv opens or closes a whole field, or stands doubled inside one.
 
-    Otherwise the fast reader would misread without a word: ``"x"y`` becomes xy, and a mark never closed swallows rows.
-    What lies between marks at even places is outside of quotes; it has to start and to end at the edge of a field.
+    Otherwise a fast reader would misread without a word: ``"x"y`` becomes xy, and a mark never closed swallows rows.
+    Before a mark that opens and after one that closes there is the edge of a field, or the other mark of a double.
     """
-    pieces = text.split('"')
-    if len(pieces) % 2 == 0:
+    signs = np.frombuffer(data, dtype=np.uint8)
+    marks = np.flatnonzero(signs == ord('"'))
+    if len(marks) % 2:
         return False
-    if len(pieces) == 1:
-        return True
-    first, *between, last = pieces[::2]
-    edges = {separator, "\r", "\n"}
-    return (
-        first[-1:] in {"", *edges}
-        and last[:1] in {"", *edges}
-        and all(not piece or (piece[0] in edges and piece[-1] in edges) for piece in between)
-    )
+    edges = np.frombuffer(f'{separator}\r\n"'.encode(), dtype=np.uint8)
+    before = signs[marks[::2][marks[::2] > 0] - 1]
+    after = signs[marks[1::2][marks[1::2] < len(signs) - 1] + 1]
+    return bool(np.isin(before, edges).all() and np.isin(after, edges).all())
 
 
 def _header(text: str, path: Path, separator: str, quoted: bool) -> list[str]:
@@ -107,7 +106,7 @@ def _sound_rows(
 
 
 def csv_rows(text: str, path: Path, separator: str, quoted: bool) -> Iterator[tuple[int, list[str]]]:
-    """(line on which the row starts, its fields), blank lines left out."""
+    """(line on which the row starts, its fields), blank lines left out. A lone ``\\r`` ends a line too."""
     csv.field_size_limit(LONGEST_FIELD)
     quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, quoting=quoting, strict=quoted)
@@ -118,10 +117,13 @@ def csv_rows(text: str, path: Path, separator: str, quoted: bool) -> Iterator[tu
                 yield start, fields
             start = reader.line_num + 1
     except csv.Error as error:
+        what = "a quotation mark is never closed, or closed before its field ends"
+        if "field limit" in str(error):
+            what = f"a field has more than {LONGEST_FIELD:,} characters, or a quotation mark is never closed"
         raise InputError(
-            "a quotation mark is never closed, or closed before its field ends",
+            what,
             file=short_path(path),
             place=f"line {start}",
-            given=text.split("\n")[start - 1],
+            given="".join(io.StringIO(text, newline="").readlines()[start - 1 : start]).rstrip("\r\n"),
             hint=f'a quotation mark inside a quoted text is written twice: ""; the parser says: {error}',
         ) from error

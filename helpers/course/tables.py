@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 ENDINGS = (".csv", ".tsv", ".txt", ".jsonl", ".parquet")
+WRITABLE = (".csv", ".tsv", ".jsonl", ".parquet")
 
 
 def read_table(
@@ -53,7 +54,7 @@ def write_table(path: str | Path, table: pd.DataFrame, encoding: str = "utf-8") 
     Raises :class:`InputError` where a character cannot be written in ``encoding``, with row and column.
     """
     path = Path(path)
-    ending = path.suffix
+    ending = path.suffix.lower()
     if ending == ".jsonl":
         return write_jsonl(path, table.to_dict("records"))
     if ending == ".parquet":
@@ -61,11 +62,7 @@ def write_table(path: str | Path, table: pd.DataFrame, encoding: str = "utf-8") 
             table.to_parquet(file, index=False)
         return path
     if ending not in SEPARATORS:
-        raise InputError(
-            "no table can be written under this name",
-            file=short_path(path),
-            allowed=[".csv", ".tsv", ".jsonl", ".parquet"],
-        )
+        raise InputError("no table can be written under this name", file=short_path(path), allowed=WRITABLE)
     text = table.to_csv(sep=SEPARATORS[ending], index=False, lineterminator="\n")
     if "\r" in text:  # the csv writer leaves a lone carriage return bare, and readers take it for the end of a row
         text = table.to_csv(sep=SEPARATORS[ending], index=False, lineterminator="\n", quoting=csv.QUOTE_ALL)
@@ -92,16 +89,22 @@ def row_lines(path: str | Path, encoding: str | None = None, *, quoted: bool = T
     if ending in SEPARATORS:
         rows = csv_rows(text, path, SEPARATORS[ending], quoted)
         return [line for line, _ in rows][1:]
-    return [number for number, line in enumerate(_lines(text), 1) if line.strip()]
+    lines = text.split("\n") if ending == ".jsonl" else _lines(text)
+    return [number for number, line in enumerate(lines, 1) if line.strip()]
+
+
+def ending_of(path: Path) -> str:
+    """The ending that tells the format, in small letters, ``.gz`` set aside: ``.tsv`` of STS.TSV and of sts.tsv.gz."""
+    return (Path(path.stem).suffix if path.suffix == ".gz" else path.suffix).lower()
 
 
 def _ending(path: Path) -> str:
-    ending = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
-    if ending.lower() not in ENDINGS or (ending.lower() == ".parquet" and path.suffix == ".gz"):
+    ending = ending_of(path)
+    if ending not in ENDINGS or (ending == ".parquet" and path.suffix == ".gz"):
         raise InputError(
             "this is no table that can be read", file=short_path(path), given=ending or "no ending", allowed=ENDINGS
         )
-    return ending.lower()
+    return ending
 
 
 def _lines(text: str) -> list[str]:
@@ -130,6 +133,8 @@ def _table_of_objects(path: Path, rejects: "Rejects | None") -> pd.DataFrame:
 
 def _no_row(row: dict[str, object], keys: list[str]) -> tuple[str | None, object]:
     """Why an object is no row of a table with these columns (None when it is one), and the value to blame."""
+    if not row:
+        return "this object has no key", None
     odd = sorted(set(row) ^ set(keys))
     if odd:
         return f"the keys of this object differ from those of the first one: {', '.join(odd)}", None
