@@ -131,3 +131,30 @@ def test_a_set_of_the_hub_becomes_the_same_table(tmp_path, names):
     assert table.to_dict("list") == {"document": ["좋다", "나쁘다"], "label": ["positive", "negative"], "line": [1, 2]}
     with pytest.raises(InputError, match="lacks the column premise"):
         read_hub("kornli", name=None, revision=None, **told)
+
+
+def test_a_row_of_the_hub_without_text_and_a_hub_that_is_not_there_are_told(tmp_path, monkeypatch):
+    rows = {"document": ["좋다", None, " "], "label": ["1", "0", "0"]}
+    datasets.Dataset.from_dict(rows).to_parquet(tmp_path / "test.parquet")
+    told = dict(path="parquet", data_files={"test": str(tmp_path / "test.parquet")}, cache_dir=str(tmp_path / "cache"))
+    rejects = Rejects(tmp_path / "rows.jsonl")
+    assert read_hub("nsmc", rejects, revision=None, **told)["document"].tolist() == ["좋다"]
+    assert [(row["line"], row["reason"]) for row in rejects.rows] == [(2, "a text is empty"), (3, "a text is empty")]
+    with pytest.raises(InputError, match="row 2"):
+        read_hub("nsmc", revision=None, **told)
+
+    def unreachable(**_):
+        raise ConnectionError("no way")
+
+    monkeypatch.setattr(datasets, "load_dataset", unreachable)
+    with pytest.raises(InputError, match=r"(?s)gives no NSMC.*data_dir.*no way"):
+        read_hub("nsmc")
+
+
+def test_a_wanted_column_that_stands_twice_is_refused(tmp_path):
+    path = tmp_path / "ratings_test.txt"
+    path.write_text("id\tdocument\tlabel\tlabel\n1\t좋다\t1\t0\n", encoding="utf-8")
+    with pytest.raises(InputError, match="column label stands here more than once"):
+        read_benchmark("nsmc", path)
+    path.write_text("id\tid\tdocument\tlabel\n1\t1\t좋다\t1\n", encoding="utf-8")
+    assert read_benchmark("nsmc", path)["label"].tolist() == ["positive"]

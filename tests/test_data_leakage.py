@@ -13,6 +13,7 @@ from helpers.data.leakage import (
     grams_of,
     leak_key,
     long_texts,
+    row_parts,
     row_texts,
     split_by_group,
     take_out_leaks,
@@ -42,6 +43,8 @@ def index(*texts, **options):
         built(f"지문: {OTHER}\n질문: {REVIEW}"),
         built(OTHER, output=f"{OTHER}\n{REVIEW}"),
         built("", instruction=REVIEW),
+        built(REVIEW.replace("결말이", "결말이\n")),
+        built(f"제목: {REVIEW[:12]}\n{REVIEW[12:]}"),
     ],
 )
 def test_a_leak_is_found_wherever_and_however_it_stands(row):
@@ -60,6 +63,15 @@ def test_a_short_text_leaks_only_as_a_whole():
     short = index("정말 재미있다!", "최고!!")
     assert [leak.share for leak in short.leaks([built("정말재미있다").row])] == [1.0]
     assert short.leaks([built("정말 재미있다고 생각한다").row, built("최고").row]) == [] and short.sizes == {"nsmc": 1}
+
+
+@pytest.mark.parametrize(
+    "text", ["리뷰: {}", "질문 1: 왜?\n질문 2: {}", "영화 리뷰：{}", "감상\n댓글: {}", "정말\n재미있다"]
+)
+def test_a_label_or_a_broken_line_does_not_hide_a_short_text(text):
+    row = built(text.format("정말 재미있다!")).row
+    assert [(leak.test_text, leak.share) for leak in index("정말 재미있다").leaks([row])] == [("정말 재미있다", 1.0)]
+    assert index("정말 재미있다").leaks([row | {"input": "리뷰: 정말 재미있다고 생각한다"}]) == []
 
 
 def test_laughing_long_is_nobodys_property():
@@ -109,7 +121,9 @@ def test_test_sets_that_are_not_there_are_named(tmp_path):
 
 def test_texts_of_a_row_are_its_parts():
     row = built(f"지문: {OTHER}\n질문: 어디?", output=f"공원\n{REVIEW}").row
-    assert row_texts(row) == ["감정을 말해 줘.", OTHER, "어디?", "공원", REVIEW]
+    assert row_parts(row) == ["감정을 말해 줘.", OTHER, "어디?", "공원", REVIEW] and set(row_parts(row)) < set(
+        row_texts(row)
+    )
     assert long_texts(row) == [OTHER, REVIEW]
 
 

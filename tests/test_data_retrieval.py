@@ -56,6 +56,7 @@ def test_a_beir_folder_is_read_whole(tmp_path):
         ({"corpus": [*CORPUS, {"_id": "d4", "text": None}]}, "must hold text", 4),
         ({"queries": [*QUERIES, {"_id": "q1", "text": "또"}]}, "id stands twice", 3),
         ({"queries": [*QUERIES, {"_id": "q3", "text": ""}]}, "text is empty", 3),
+        ({"queries": [*QUERIES, {"_id": "q3", "title": "제목", "text": ""}]}, "text is empty", 3),
     ],
 )
 def test_every_fault_is_named_or_kept(tmp_path, changes, words, line):
@@ -67,6 +68,13 @@ def test_every_fault_is_named_or_kept(tmp_path, changes, words, line):
     data = read_beir(path, rejects=rejects)
     assert [row["line"] for row in rejects.rows] == [line] and words in rejects.rows[0]["reason"]
     assert data.qrels == {"q1": {"d1": 1}, "q2": {"d2": 2}}
+    assert read_beir(path, rejects=rejects) == data, "a second read that shares the rejects"
+    assert [row["line"] for row in rejects.rows] == [line, line]
+
+
+def test_a_title_is_text_enough_for_a_document(tmp_path):
+    path = folder(tmp_path, corpus=[*CORPUS, {"_id": "d4", "title": "제목", "text": ""}])
+    assert read_beir(path).corpus["d4"].full() == "제목"
 
 
 def test_a_query_in_two_splits_is_refused(tmp_path):
@@ -110,6 +118,21 @@ def test_what_is_written_reads_the_same(tmp_path_factory, documents, queries, da
     )
     path = write_beir(tmp_path_factory.mktemp("beir"), first)
     assert read_beir(path) == first
+
+
+def test_judgements_of_an_older_set_do_not_stay(tmp_path):
+    first = RetrievalSet({"d1": Document("", "글")}, {"q1": "질문"}, {"q1": {"d1": 1}}, {"q1": "train"})
+    second = RetrievalSet(first.corpus, {"q2": "물음"}, {"q2": {"d1": 1}}, {"q2": "dev"})
+    write_beir(tmp_path, first)
+    assert read_beir(write_beir(tmp_path, second)) == second
+
+
+@pytest.mark.parametrize("key", ["d\t1", "d\n1", "d\r1", ""])
+def test_an_id_that_could_not_be_read_back_is_refused_before_anything_is_written(tmp_path, key):
+    for corpus, queries in (({key: Document("", "글")}, {"q": "질문"}), ({"d": Document("", "글")}, {key: "질문"})):
+        with pytest.raises(InputError, match="this id cannot be written"):
+            write_beir(tmp_path / "set", RetrievalSet(corpus, queries, {}))
+    assert not (tmp_path / "set").exists()
 
 
 def test_e5_rows_are_read_checked_and_written(tmp_path):

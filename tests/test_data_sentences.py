@@ -40,7 +40,16 @@ def test_a_normal_set_reads_the_same_from_every_format(tmp_path, name):
     assert read_sentences(path) == SENTENCES
     if name[0] == "a":
         assert len(read_sentences(path, distinct=False)) == 4
-    assert sorted(read_sentences(path, 2, seed=1)) == sorted(read_sentences(path, 2, seed=1))
+
+
+def test_a_draw_of_sentences_keeps_the_order_of_the_file(tmp_path):
+    path = write(tmp_path / "a.txt", "\n".join(f"문장 {n}" for n in range(50)))
+    everything, drawn = read_sentences(path), read_sentences(path, 20, seed=1)
+    assert len(drawn) == 20 and drawn == [text for text in everything if text in drawn]
+    assert drawn == read_sentences(path, 20, seed=1) != read_sentences(path, 20, seed=2)
+    for most in (0, -1):
+        with pytest.raises(InputError, match=r"(?s)too few sentences.*most"):
+            read_sentences(path, most)
 
 
 def test_an_empty_sentence_is_named_or_kept(tmp_path):
@@ -93,7 +102,9 @@ def test_which_column_is_asked_where_it_is_not_clear(tmp_path):
     [
         ("tuples.pkl", list(zip(FIRST, SECOND, strict=True))),
         ("lists.pkl", (FIRST, SECOND)),
-        ("lists2.pkl", [FIRST, SECOND]),
+        ("A.PKL", (FIRST, SECOND)),
+        ("A.CSV", "sentence_a,sentence_b\n" + "\n".join(map(",".join, zip(FIRST, SECOND, strict=True)))),
+        ("A.JSONL", "\n".join(json.dumps({"sentences": pair}) for pair in zip(FIRST, SECOND, strict=True))),
         ("a.csv", "sentence_a,sentence_b\n" + "\n".join(map(",".join, zip(FIRST, SECOND, strict=True)))),
         ("b.tsv", "id\tanchor\tpositive\n" + "\n".join(map("1\t{}\t{}".format, FIRST, SECOND))),
         ("c.jsonl", "\n".join(json.dumps({"query": a, "document": b}) for a, b in zip(FIRST, SECOND, strict=True))),
@@ -102,8 +113,17 @@ def test_which_column_is_asked_where_it_is_not_clear(tmp_path):
 )
 def test_a_strong_set_reads_the_same_from_every_format(tmp_path, name, content):
     path = tmp_path / name
-    write_pickle(path, content) if path.suffix == ".pkl" else write(path, content)
+    write_pickle(path, content) if path.suffix.lower() == ".pkl" else write(path, content)
     assert read_pairs(path) == Pairs(FIRST, SECOND)
+
+
+def test_lists_in_a_list_are_sides_unless_they_could_be_pairs(tmp_path):
+    path = write_pickle(tmp_path / "a.pkl", [list("가나다라"), list("마바사아")])
+    assert read_pairs(path) == Pairs(list("가나다라"), list("마바사아"))
+    assert read_pairs(write_pickle(path, [["가", "나"]] * 4)) == Pairs(["가"] * 4, ["나"] * 4)
+    for content in ([["가", "나"], ["다", "라"]], [["가", "나"]] * 3, [["가", "나", "다"]] * 2):
+        with pytest.raises(InputError, match=r"(?s)could be the sides.*as tuples"):
+            read_pairs(write_pickle(path, content))
 
 
 def test_hard_negatives_and_scores_come_along(tmp_path):
@@ -180,6 +200,18 @@ def test_refused_pairs_are_kept_with_their_lines(tmp_path):
     ]
 
 
+def test_two_reads_of_one_file_may_share_their_rejects(tmp_path):
+    table = write(tmp_path / "a.csv", "sentence_a,sentence_b\n가,나\n다,\n라,마,바\n사,\n아,자\n")
+    groups = write(tmp_path / "b.jsonl", '{"sentences": ["가", "나"]}\n{"sentences": []}\n{broken\n{"sentences": []}\n')
+    texts = write(tmp_path / "c.csv", 'text\n가\n" "\n나,다\n" "\n')
+    for read, path in ((read_pairs, table), (read_pairs, groups), (read_sentences, texts)):
+        rejects = Rejects(tmp_path / "out")
+        first = read(path, rejects=rejects)
+        lines = [row["line"] for row in rejects.rows]
+        assert read(path, rejects=rejects) == first
+        assert [row["line"] for row in rejects.rows] == lines * 2 and len(lines) == 3
+
+
 def test_korsts_quotation_marks_are_characters(tmp_path):
     header = "genre\tfilename\tyear\tid\tscore\tsentence1\tsentence2\n"
     path = write(tmp_path / "sts.tsv", header + 'main\tMSR\t2012\t1\t3.2\t"그는 갔다\t그는 "갔다\n')
@@ -211,6 +243,7 @@ def test_scored_pairs_to_train_with_come_from_an_sts_file(tmp_path):
     header = "genre\tscore\tsentence1\tsentence2\n"
     path = write(tmp_path / "train.tsv", header + 'main\t3.2\t"그는 갔다\t그는 "갔다\n')
     assert read_pairs(path) == Pairs(['"그는 갔다'], ['그는 "갔다'], None, [3.2])
+    assert read_pairs(write(tmp_path / "TRAIN.TSV", path.read_text(encoding="utf-8"))) == read_pairs(path)
     packed = write(tmp_path / "train.tsv.gz", header + "main\t3.2\t가\t나\n")
     assert read_pairs(packed) == Pairs(["가"], ["나"], None, [3.2])
 

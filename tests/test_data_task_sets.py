@@ -255,6 +255,7 @@ def test_sources_that_cannot_be_read_are_named(tmp_path):
 def test_the_command_writes_rows_rejects_and_a_card_that_says_the_same(tmp_path, capsys):
     source = write_jsonl(tmp_path / "in" / "mine.jsonl", [
         *READY, row("free_response", "", "한솔역에서 만나자고 그가 말했다."), row("poetry", "시", "시"),
+        row("summarization", "", "시"),
     ])  # fmt: skip
     told = [
         "--source",
@@ -268,9 +269,10 @@ def test_the_command_writes_rows_rejects_and_a_card_that_says_the_same(tmp_path,
     train, dev, refused = (read_jsonl(tmp_path / name) for name in
                            ("train.jsonl", "dev.jsonl", "train.jsonl.rejected.jsonl"))  # fmt: skip
     assert len(train) == len(report.train) and len(dev) == len(report.dev) > 0 and len(refused) == 1
-    assert len(train) + len(dev) == len(READY) + 1
+    assert len(train) + len(dev) == len(READY) + 2
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
-    assert f"{len(train)} rows to train on, {len(dev)} held out" in card and "there is no such task" in card
+    assert f"{len(train)} rows to train on, {len(dev)} held out" in card and "the row has no text under input" in card
+    assert "| poetry | 1 |" in card and "a name of its own: no rule" in card
     assert str(tmp_path) not in card and "nothing was checked" in card
     assert f"{len(train)} rows to train" in capsys.readouterr().out
     make_set([source], tmp_path / "again.jsonl", card=tmp_path / "again.md")
@@ -279,3 +281,54 @@ def test_the_command_writes_rows_rejects_and_a_card_that_says_the_same(tmp_path,
     assert (tmp_path / "again.md").read_text(encoding="utf-8") == again
     with pytest.raises(InputError, match="overwrite"):
         main([*told[:4], "--dev_output", str(tmp_path / "train.jsonl")])
+
+
+def test_rows_in_three_keys_are_read_and_written(tmp_path):
+    source = write_jsonl(tmp_path / "in.jsonl", [
+        {"input": "요약해 줘.\n\n비가 온다.", "output": "비", "Task_name": "Summarization"},
+        {"instruction": "인사해 줘.", "input": None, "output": "안녕!", "task": None},
+    ])  # fmt: skip
+    rows = [built.row for built in make_set([source], tmp_path / "four.jsonl").train]
+    assert rows == [
+        {"instruction": "요약해 줘.\n비가 온다.", "input": "", "output": "비", "task": "Summarization"},
+        {"instruction": "인사해 줘.", "input": "", "output": "안녕!", "task": "free_response"},
+    ]
+    main(["--source", str(tmp_path / "four.jsonl"), "--output", str(tmp_path / "three.jsonl"), "--three_keys"])
+    assert read_jsonl(tmp_path / "three.jsonl") == [
+        {"input": one["instruction"], "output": one["output"], "Task_name": one["task"]} for one in rows
+    ]
+
+
+@pytest.mark.parametrize("bad", [{"output": "답"}, row("summarization", TEXT, "짧다")], ids=["unread", "unbuilt"])
+def test_a_set_without_a_row_is_refused_with_the_reasons_kept(tmp_path, bad):
+    source = write_jsonl(tmp_path / "in.jsonl", [bad])
+    with pytest.raises(InputError, match=r"1 x the (row has no text|summary is shorter)"):
+        make_set([source], tmp_path / "out.jsonl")
+    assert len(read_jsonl(tmp_path / "out.jsonl.rejected.jsonl")) == 1 and not (tmp_path / "out.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("named", "words"),
+    [
+        ({"output": "in/a.jsonl"}, "output would overwrite a source"),
+        ({"output": "in/../link/a.jsonl"}, "output would overwrite a source"),
+        ({"card": "in/a.jsonl"}, "card would overwrite a source"),
+        ({"dev_output": "out.jsonl"}, "dev_output would overwrite output"),
+        ({"card": "out.jsonl.rejected.jsonl"}, "refused rows would overwrite card"),
+        ({"source": "in", "dev_output": "in/dev.jsonl"}, "dev_output would lie among the sources"),
+    ],
+)
+def test_no_file_is_written_over_a_source_or_another_one(tmp_path, named, words):
+    source = write_jsonl(tmp_path / "in" / "a.jsonl", READY)
+    (tmp_path / "link").symlink_to(tmp_path / "in")
+    before = source.read_bytes()
+    told = {key: tmp_path / path for key, path in ({"source": "in/a.jsonl", "output": "out.jsonl"} | named).items()}
+    with pytest.raises(InputError, match=words):
+        make_set([told.pop("source")], told.pop("output"), **told)
+    assert source.read_bytes() == before and not (tmp_path / "out.jsonl").exists()
+
+
+def test_a_card_names_files_from_the_root_wherever_python_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_set([sample_data("tasks", "source", "tables.jsonl")], tmp_path / "t.jsonl", card=tmp_path / "card.md")
+    assert "| sample_data/tasks/source/tables.jsonl |" in (tmp_path / "card.md").read_text(encoding="utf-8")

@@ -139,7 +139,6 @@ def test_an_input_that_does_not_hold_what_the_task_needs(key, text, output, word
         ({"input": None}, "under input"),
         ({"input": ""}, "under input"),
         ({"output": 3}, "under output"),
-        ({"task": "poetry"}, "no such task"),
         ({"task": "nsmc_sentiment"}, "no label"),
     ],
 )
@@ -225,3 +224,27 @@ def test_formats_and_validators_agree_on_a_random_material():
         for number in range(50):
             source = Material(kind="article", name=str(number), group="a", text=TEXT + f" 그래서 {number}번 다시 왔다.")
             assert TASKS[key].check(*TASKS[key].make(source, rng)) is None
+
+
+def test_a_task_of_ones_own_has_no_rule():
+    assert check_row(row("poetry", "", "시")) is None
+    assert check_row(row("poetry", "시", " ")) == "the row has no text under output"
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        ("2명", "12명이 왔다"),
+        ("12년", "2012년"),
+        ("500원", "1,500원이다"),
+        ("제2", "제21조"),
+        ("5미터", "키는 3.5미터"),
+    ],
+)
+def test_a_part_of_a_number_is_no_answer(answer, text):
+    passage = f"지문: {text}\n질문: 얼마?"
+    assert check_row(row("extractive_qa_subjective_short", passage, answer)) == "the answer is not in the passage"
+    assert (
+        check_row(row("extractive_qa_subjective_short", f"{passage[:4]}모두 {answer}, {passage[4:]}", answer)) is None
+    )
+    assert check_row(row("keyword_tagging", f"값 {text}", f"값, {answer}")) == "a keyword is not in the text"

@@ -103,11 +103,28 @@ def test_what_goes_is_told_with_the_text_that_stays():
         near_duplicates(texts, 0)
 
 
+def _groups(rows):
+    """Rows that share a text, directly or by a chain, the slow way."""
+    groups = []
+    for row in rows:
+        keys = {text_key(text) or text for text in row}
+        joined = [group for group in groups if any(keys & other for other in group)]
+        groups = [group for group in groups if group not in joined] + [
+            [keys, *(one for group in joined for one in group)]
+        ]
+    return groups
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(TEXTS, TEXTS), max_size=20), st.floats(0.05, 0.95), st.integers(0, 9))
 def test_a_split_shares_no_text_and_loses_no_row(rows, share, seed):
-    first, second = split_rows(rows, share, seed)
-    assert sorted(first + second) == list(range(len(rows)))
+    try:
+        first, second = split_rows(rows, share, seed)
+    except InputError:
+        fewest = min(map(len, _groups(rows)), default=1)
+        assert fewest > share * len(rows)
+        return
+    assert second and sorted(first + second) == list(range(len(rows)))
     assert len(second) <= share * len(rows)
     keys = [{text_key(text) or text for row in part for text in rows[row]} for part in (first, second)]
     assert not keys[0] & keys[1]
@@ -133,3 +150,17 @@ def test_signs_that_change_the_meaning_stay_in_the_key(one, other):
 
 def test_signs_that_say_nothing_do_not():
     assert text_key("가-나, 1,000원 (+) #태그: 끝.") == text_key("가나 1000원 태그 끝") == "가나1000원태그끝"
+
+
+def test_a_threshold_that_rounding_lifts_still_finds_a_pair_that_just_reaches_it():
+    letters = "".join(map(chr, range(ord("가"), ord("가") + 103)))
+    for size in range(1, 101):
+        for shared in (1, 7, 11, 14, size - 1, size):
+            if 0 < shared <= size:
+                texts = [letters[: shared + 2], letters[: size + 2]]
+                assert near_duplicates(texts, shared / size) == [(0, 1, shared / size)], (shared, size)
+
+
+def test_a_share_that_holds_no_row_is_refused():
+    with pytest.raises(InputError, match=r"(?s)holds no row.*0.1 of 4 rows"):
+        split_rows([(f"질문 {number}",) for number in range(4)], 0.1)

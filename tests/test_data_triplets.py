@@ -3,18 +3,23 @@
 import json
 import unicodedata
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from helpers.course.errors import InputError
 from helpers.course.files import read_table, sample_data
+from helpers.course.tables import write_table
+from helpers.data import columns as columns_module
 from helpers.data.columns import read_source
-from helpers.data.triplets import Columns, basic, by_domain, domainwise, fused, main
+from helpers.data.triplet_files import file_names
+from helpers.data.triplet_sets import TOO_SMALL
+from helpers.data.triplets import Columns, basic, by_domain, domainwise, fused, main, write_set
 
 COLUMNS = Columns("desc", "category", ("name", "question"), "domain")
 NAMES = ["domain", "category", "desc", "name", "question"]
@@ -92,10 +97,39 @@ def test_a_rejected_pair_really_had_no_candidate_left(table, seed):
         texts = (
             set(made.table.filter(pl.col("category") == cells["category"])["name"]) - forbidden[cells["desc"]] - {""}
         )
-        if reason.startswith("the category has no other"):
-            assert not texts
+        sound = cells["desc"] and cells["category"] and cells["name"] not in ("", cells["desc"])
+        assert bool(sound) == (reason == TOO_SMALL)
+        assert not (sound and texts)
     for row in made.sources:
         assert made.table["name"][int(row)]
+
+
+def most_pairs(made, row):
+    """How many pairs of a row could have a negative, no negative twice: every assignment is tried."""
+    forbidden, cells = known(made, COLUMNS.positives)[made.table["desc"][row]], made.table.row(row, named=True)
+    same = made.table.filter(pl.col("category") == cells["category"])
+    wanted = [name for name in COLUMNS.positives if cells[name] not in ("", cells["desc"])]
+    options = [[None, *(set(same[name]) - forbidden - {""})] for name in wanted]
+    drawn = ([text for text in choice if text is not None] for choice in product(*options))
+    return max(len(texts) for texts in drawn if len(set(texts)) == len(texts))
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(rows, st.integers(0, 99))
+def test_as_many_pairs_are_made_as_there_can_be(table, seed):
+    made = basic(frame(table), COLUMNS, seed=seed)
+    for row in made.table.with_row_index("row").filter((pl.col("category") != "") & (pl.col("desc") != ""))["row"]:
+        assert int((made.sources == row).sum()) == most_pairs(made, row)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_columns_that_compete_for_a_text_exchange_theirs(seed):
+    """Row A has x and y for its name but only x for its question: the name has to leave x."""
+    table = pl.DataFrame(
+        {"category": ["예금"] * 3, "desc": ["A", "B", "C"], "name": ["n1", "x", "y"], "question": ["q1", "x", "x"]}
+    )
+    made = basic(table, Columns("desc", "category", ("name", "question")), seed=seed)
+    assert made.supervised.filter(pl.col("anchor") == "A")["negative"].to_list() == ["y", "x"]
 
 
 @settings(max_examples=EXAMPLES, deadline=None)
@@ -220,6 +254,31 @@ def test_numbers_are_no_text():
         basic(pd.DataFrame({"desc": ["가"], "category": ["나"], "name": [1]}), Columns("desc", "category", ("name",)))
 
 
+def test_columns_of_mixed_kinds_are_no_text():
+    table = pd.DataFrame({"desc": ["가", None], "category": ["나", "나"], "name": ["다", 1]}, dtype=object)
+    with pytest.raises(InputError, match=r"(?s)holds no text.*column name.*mixed"):
+        basic(table, Columns("desc", "category", ("name",)))
+
+
+def test_a_table_without_rows_is_called_that():
+    with pytest.raises(InputError, match="this table has no row"):
+        basic(small().clear(), COLUMNS)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"widen": "domian"}, r"(?s)widen.*domian.*none, domain, file"),
+        ({"negatives_from": "anchors"}, r"(?s)negatives_from.*anchors.*positive, anchor"),
+        ({"seed": -1}, r"(?s)seed.*-1"),
+    ],
+)
+def test_a_value_that_does_not_exist_is_not_the_default(options, words):
+    for method in (basic, domainwise, fused):
+        with pytest.raises(InputError, match=words):
+            method(small(), COLUMNS, **options)
+
+
 def command(method, data, *more, positives=("name", "question")):
     told = ["--data_path", data, "--desc_col", "desc", "--category_col", "category", "--positive_cols", *positives]
     return main([method, *map(str, told), *map(str, more)])
@@ -303,7 +362,11 @@ def test_every_format_gives_the_same_triplets(products, tmp_path, ending):
         (["--output_supervised", "out.xlsx"], "no table can be written"),
         (["--output_supervised", "a.csv", "--output_dir", "b"], "either files or a folder"),
         (["--output_supervised", "a.csv", "--output_unsupervised", "a.csv"], "overwrite"),
+        (["--output_supervised", "a.csv", "--output_unsupervised", "b/../a.csv"], "overwrite"),
+        (["--output_supervised", "a.csv", "--output_unsupervised", "a.csv.rejected.jsonl"], "overwrite"),
         (["--output_supervised", "a.csv", "--widen", "domain"], "--domain_col"),
+        (["--output_supervised", "a.csv", "--seed", "-1"], "a seed is a whole number"),
+        (["--output_supervised", "a.csv", "--encoding", "utf-8-nonsense"], "encoding is not known"),
         (["--output_supervised", "a.csv", "--encoding", "latin-1"], "encoding is not known"),
     ],
 )
@@ -312,6 +375,47 @@ def test_a_command_that_does_not_fit_is_refused_before_it_writes(products, tmp_p
     with pytest.raises(InputError, match=words):
         command("basic", products, *options)
     assert list(tmp_path.iterdir()) == [products]
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "outputs"),
+    [
+        ("p.csv.rejected.jsonl", "basic", ["--output_supervised", "p.csv"]),
+        ("p.csv.rejected.jsonl", "basic", ["--output_unsupervised", "p.csv"]),
+        ("all_supervised.csv", "basic", ["--output_dir", "."]),
+        ("금융_unsupervised.csv", "domainwise", ["--output_dir", "new/..", "--domain_col", "domain"]),
+        ("금융_supervised.csv.rejected.jsonl", "fused", ["--output_dir", ".", "--domain_col", "domain"]),
+    ],
+)
+def test_the_input_is_never_overwritten_or_removed(tmp_path, monkeypatch, name, method, outputs):
+    """Every pair of this table can be made, so an old file of rejects would be removed."""
+    monkeypatch.chdir(tmp_path)
+    path = write_table(tmp_path / name, small(category=["예금"] * 6, question=list("가나다라마바")).to_pandas())
+    before = path.read_bytes()
+    with pytest.raises(InputError, match="overwrite the input"):
+        command(method, path, *outputs)
+    assert list(tmp_path.iterdir()) == [path] and path.read_bytes() == before
+
+
+def test_the_function_behind_the_command_spares_the_input_too(products):
+    source = read_source(products)
+    with pytest.raises(InputError, match="overwrite the input"):
+        write_set(basic(source.table, COLUMNS), source, None, products)
+
+
+def test_a_long_domain_becomes_a_name_that_a_file_system_takes(tmp_path):
+    names = file_names(["가" * 90, "가" * 91])
+    assert list(names.values()) == ["가" * 50, "가" * 50 + "_2"]
+    path = tmp_path / "a.csv"
+    small(domain=["가" * 90] * 6).write_csv(path)
+    written = command("domainwise", path, "--domain_col", "domain", "--output_dir", tmp_path / "out")
+    assert [each.triplets for each in written] == [9]
+
+
+def test_an_ending_in_capitals_is_the_same_ending(tmp_path):
+    small().write_csv(tmp_path / "A.CSV")
+    (written,) = command("basic", tmp_path / "A.CSV", "--output_supervised", tmp_path / "B.TSV")
+    assert written.triplets == len(read_table(tmp_path / "B.TSV")) == 9
 
 
 def test_a_stopped_run_leaves_the_old_file(products, tmp_path, monkeypatch):
@@ -365,3 +469,46 @@ def test_a_null_byte_is_refused_as_the_careful_reader_refuses_it(tmp_path):
             read(path)
         messages.append(str(caught.value))
     assert messages[0] == messages[1]
+
+
+PARTS = [
+    "a",
+    "가",
+    ",",
+    ",",
+    "\n",
+    "\r\n",
+    "\r",
+    '"',
+    '""',
+    '"a,b"',
+    '"x""y"',
+    '"x\r\ny"',
+    " ",
+    "\ufeff",
+    "a_duplicated_0",
+]
+
+
+def told(path):
+    """What a table holds, or what is wrong with it."""
+    try:
+        source = read_source(path)
+    except InputError as error:
+        return str(error)
+    return source.table.to_dict(as_series=False), source.encoding, source.rejects.rows
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@example('c1,"c""2"\n1,2\n')
+@example("a,b\n1,x\ry\n")
+@example('a,b\n1,"x"y\n')
+@example("a,b\n1,2,")
+@given(st.lists(st.sampled_from(PARTS), max_size=12).map(lambda parts: "a,b\n" + "".join(parts)))
+def test_the_fast_way_reads_what_the_careful_way_reads(tmp_path_factory, text):
+    path = tmp_path_factory.getbasetemp() / "any.csv"
+    path.write_bytes(text.encode())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(columns_module, "_fast", lambda path: None)
+        careful = told(path)
+    assert told(path) == careful

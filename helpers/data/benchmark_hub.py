@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from helpers.course.errors import InputError
+from helpers.course.rejects import Rejects
 from helpers.data.benchmarks import Benchmark, benchmark_named
 
 PARQUET = "refs/convert/parquet"
@@ -12,18 +13,27 @@ PARQUET = "refs/convert/parquet"
 MIRRORS = {"sentence1": "premise", "sentence2": "hypothesis", "comments": "comment", "document": "text"}
 
 
-def read_hub(name: str, /, **load_arguments: object) -> pd.DataFrame:
+def read_hub(name: str, rejects: Rejects | None = None, /, **load_arguments: object) -> pd.DataFrame:
     """One of the four sets in the form of ``read_benchmark``; ``line`` counts rows from 1.
 
     ``load_arguments`` go to ``datasets.load_dataset`` and replace the set's own path, name, split and revision (for a
-    mirror, or a folder of parquet files). Raises :class:`InputError` where columns or labels are not those of the set.
+    mirror, or a folder of parquet files). Raises :class:`InputError` where the hub cannot be reached, where columns or labels
+    are not those of the set, and for a row without text, which goes to ``rejects`` where they are given.
     """
     import datasets
 
     benchmark = benchmark_named(name)
     path, configuration, split = benchmark.hub
     given = {"path": path, "name": configuration, "split": split, "revision": PARQUET} | load_arguments
-    data = datasets.load_dataset(**given)
+    try:
+        data = datasets.load_dataset(**given)
+    except OSError as error:  # no connection, or no such set
+        raise InputError(
+            f"the model hub gives no {benchmark.title}",
+            file=str(given["path"]),
+            hint=f"download it from {benchmark.source} and name its folder as data_dir; "
+            f"it says: {str(error).strip().splitlines()[0]}",
+        ) from error
     label = next((column for column in (benchmark.label_column, "label") if column in data.column_names), None)
     if label is None:
         raise InputError("this data set has no label column", file=str(path), given=", ".join(data.column_names))
@@ -34,7 +44,13 @@ def read_hub(name: str, /, **load_arguments: object) -> pd.DataFrame:
     if unknown := sorted(set(values) - set(known)):
         raise InputError("this label does not exist", file=str(path), given=unknown[0], allowed=list(known))
     table = pd.DataFrame({column: list(data[source]) for column, source in texts.items()})
-    return table.assign(label=[known[value] for value in values], line=range(1, len(table) + 1))
+    table = table.assign(label=[known[value] for value in values], line=range(1, len(table) + 1))
+    empty = ~table[list(texts)].fillna("").apply(lambda column: column.str.strip()).all(axis=1)
+    for row in table[empty].to_dict("records"):
+        if rejects is None:
+            raise InputError("a text is empty", file=str(given["path"]), place=f"row {row['line']}")
+        rejects.add(row, given["path"], row["line"], "a text is empty")
+    return table[~empty].reset_index(drop=True)
 
 
 def _texts(benchmark: Benchmark, columns: Sequence[str]) -> list[str]:

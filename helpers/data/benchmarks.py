@@ -141,6 +141,13 @@ def read_benchmark(name: str, path: str | Path, rejects: Rejects | None = None) 
             given=benchmark.separator.join(header),
             allowed=list(wanted),
         )
+    if repeated := [column for column in wanted if header.count(column) > 1]:
+        raise InputError(
+            f"the column {repeated[0]} stands here more than once, and nobody can tell which one is meant",
+            file=short_path(path),
+            place="line 1",
+            given=benchmark.separator.join(header),
+        )
     kept = []
     for line, fields in rows:
         row = dict(zip(header, fields, strict=False))

@@ -10,6 +10,9 @@ import pandas as pd
 from helpers.course.errors import InputError
 from helpers.data.text import text_key
 
+ROUNDING = 1e-9
+"""0.07 * 100 is a little more than 7: a bound that is rounded up must not take it for 8."""
+
 
 def exact_duplicates(texts: Sequence[str]) -> list[list[int]]:
     """The places of texts that are the same but for spaces, punctuation and case, group by group."""
@@ -40,15 +43,16 @@ def near_duplicates(texts: Sequence[str], threshold: float = 0.6, n: int = 3) ->
     if not 0 < threshold <= 1:
         raise InputError("a threshold lies between 0 and 1", given=threshold, allowed="above 0, at most 1")
     sets = [character_grams(text, n) for text in texts]
+    least = [math.ceil(threshold * size - ROUNDING) for size in range(max(map(len, sets), default=0) + 1)]
     frequency = Counter(gram for grams in sets for gram in grams)
     holders: dict[str, list[int]] = defaultdict(list)
     found = []
     for place in sorted(range(len(sets)), key=lambda i: (len(sets[i]), i)):
         grams = sets[place]
         rarest = sorted(grams, key=lambda gram: (frequency[gram], gram))
-        prefix = rarest[: len(grams) - math.ceil(threshold * len(grams)) + 1] if grams else []
+        prefix = rarest[: len(grams) - least[len(grams)] + 1] if grams else []
         for other in {other for gram in prefix for other in holders[gram]}:
-            similarity = jaccard(grams, sets[other]) if len(sets[other]) >= threshold * len(grams) else 0.0
+            similarity = jaccard(grams, sets[other]) if len(sets[other]) >= least[len(grams)] else 0.0
             if similarity >= threshold:
                 found.append((min(place, other), max(place, other), similarity))
         for gram in prefix:
@@ -77,7 +81,8 @@ def split_rows(rows: Sequence[Sequence[str]], share: float, seed: int = 13) -> t
 
     A row is a tuple of texts (a pair, a triplet). Rows that share a text (:func:`helpers.data.text.text_key`),
     directly or by a chain
-    of other rows, stay together; so the second part may be a little smaller than asked for.
+    of other rows, stay together; so the second part may be a little smaller than asked for. Raises :class:`InputError`
+    where it would be empty.
     """
     if not 0 < share < 1:
         raise InputError("a share lies between 0 and 1", given=share, allowed="above 0, below 1")
@@ -103,4 +108,11 @@ def split_rows(rows: Sequence[Sequence[str]], share: float, seed: int = 13) -> t
     for each in groups:
         if len(second) + len(each) <= share * len(rows):
             second += each
+    if not second:
+        raise InputError(
+            "so small a share holds no row",
+            place="share",
+            given=f"{share} of {len(rows)} rows",
+            hint=f"the fewest rows that stay together are {min(map(len, groups), default=0)}",
+        )
     return sorted(set(range(len(rows))) - set(second)), sorted(second)

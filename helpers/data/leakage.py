@@ -21,6 +21,8 @@ from helpers.data.task_rows import split_parts
 from helpers.data.text import text_key
 
 LONG_RUN = re.compile(r"(.)\1{2,}")
+LABEL = re.compile(r"^[^:：\n]{1,10}[:：] ?", re.MULTILINE)
+"""리뷰: and 질문 1: before a text. It hides a short one, which leaks only as a whole."""
 SHORTEST = 6
 """Characters of a key. A shorter test text (최고!) is anybody's: finding it says nothing, so it is not looked for."""
 N, THRESHOLD = 8, 0.7
@@ -36,7 +38,6 @@ class Leak:
     row: int
     test_set: str
     test_text: str
-    train_text: str
     share: float
 
 
@@ -99,13 +100,14 @@ class LeakIndex:
         return sorted(kept, key=lambda leak: (-leak[2], leak[0], leak[1]))
 
     def leaks(self, rows: Iterable[Mapping[str, str]]) -> list[Leak]:
-        """Every leak of a set of instruction rows, in the order of the rows."""
-        return [
-            Leak(number, name, test, text, share)
-            for number, row in enumerate(rows)
-            for text in row_texts(row)
-            for name, test, share in self.look_up(text)
-        ]
+        """Every leak of a set of instruction rows, in the order of the rows; a test text once a row, by its largest share."""
+        found: list[Leak] = []
+        for number, row in enumerate(rows):
+            largest: dict[tuple[str, str], float] = {}
+            for name, test, share in (leak for text in row_texts(row) for leak in self.look_up(text)):
+                largest[name, test] = max(share, largest.get((name, test), 0.0))
+            found += [Leak(number, name, test, share) for (name, test), share in largest.items()]
+        return found
 
 
 def leak_key(text: str) -> str:
@@ -121,16 +123,24 @@ def grams_of(key: str, n: int) -> frozenset[str]:
     return frozenset(key[start : start + n] for start in range(len(key) - n + 1))
 
 
-def row_texts(row: Mapping[str, str]) -> list[str]:
-    """The texts of a row that a test text may hide in: instruction, input part by part, output line by line."""
+def row_parts(row: Mapping[str, str]) -> list[str]:
+    """The texts of a row: instruction, input part by part, output line by line."""
     parts = split_parts(row["input"])
     inputs = list(parts.values()) if parts else row["input"].split("\n")
     return list(dict.fromkeys(text for text in (row["instruction"], *inputs, *row["output"].split("\n")) if text))
 
 
+def row_texts(row: Mapping[str, str]) -> list[str]:
+    """What a test text may hide in: the parts, each line without a label before it, and the whole, for broken lines."""
+    wholes = [row["instruction"], row["input"], row["output"]]
+    bare = [LABEL.sub("", whole) for whole in wholes]
+    lines = [line for whole in bare for line in whole.split("\n")]
+    return list(dict.fromkeys(text for text in (*row_parts(row), *lines, *wholes, *bare) if text))
+
+
 def long_texts(row: Mapping[str, str]) -> list[str]:
     """The texts of a row that must not stand on both sides of a split: its material, not the wording of the instruction."""
-    own = row_texts(row | {"instruction": ""} if row["input"] else row)
+    own = row_parts(row | {"instruction": ""} if row["input"] else row)
     return [text for text in own if len(text) >= SHARED_LENGTH]
 
 

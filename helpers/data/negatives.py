@@ -1,7 +1,8 @@
 """Negatives drawn for millions of anchors at once: uniform, seeded, never a positive of the anchor by value.
 
 Texts are compared by a 64-bit hash. Equal texts have equal hashes, so no equal text ever slips through; two different
-texts with one hash (about one chance in ten million for a million rows) only make each other ineligible.
+texts with one hash only make each other ineligible (among the five columns of a million rows, five million texts, there
+are any such two with a chance of 1 in 1.5 million).
 """
 
 from dataclasses import dataclass
@@ -90,12 +91,14 @@ def draw_negatives(
 
     ``slots`` names the column of each slot (the last one: anchors); ``groups`` (N,) int64 says from where a row may
     draw (-1: from nowhere). Every draw is uniform over the group's distinct texts of that column, less those forbidden
-    to the anchor and those drawn for the row before. Slots that ``chosen`` has filled or marked ``UNWANTED`` stay.
+    to the anchor and those drawn for the row before. Where a slot then has none left, slots of its row exchange theirs
+    until as many are filled as can be. What ``chosen`` has filled stays filled, what it marks ``UNWANTED`` stays empty.
     """
     chosen = np.full((len(groups), len(slots)), NONE, dtype=np.int64) if chosen is None else chosen.copy()
     forbidden = Forbidden(values)
     order = np.argsort(groups, kind="stable")
     pools = {column: Pools(values, column, groups, order) for column in set(slots)}
+    blocked = []
     for slot, column in enumerate(slots):
         pool = pools[column]
         sizes = np.where(groups >= 0, pool.sizes[groups], 0)
@@ -109,7 +112,10 @@ def draw_negatives(
             good = ~(forbidden(waiting, ids) | _drawn_before(values, slots, chosen, waiting, slot, ids))
             chosen[waiting[good], slot] = rows[good]
             waiting = waiting[~good]
-        _finish(values, slots, chosen, waiting, slot, pool, groups, forbidden, rng)
+        blocked += _finish(values, slots, chosen, waiting, slot, pool, groups, forbidden, rng)
+    for row in dict.fromkeys(blocked if len(pools) > 1 else ()):  # within one column there is nothing to exchange
+        options = {column: _allowed(values, row, column, pools[column].of(groups[row]), forbidden) for column in pools}
+        _exchange(values, slots, chosen[row], options, rng)
     return chosen
 
 
@@ -135,15 +141,17 @@ def _finish(
     groups: np.ndarray,
     forbidden: Forbidden,
     rng: np.random.Generator,
-) -> None:
-    """Exact draws, row by row, for what the rounds left over; what is allowed is listed once per (group, anchor)."""
+) -> list[int]:
+    """Exact draws, row by row, for what the rounds left over; what is allowed is listed once per (group, anchor).
+
+    Returns the rows whose other slots hold all that is allowed here.
+    """
+    blocked = []
     allowed: dict[tuple[int, int], np.ndarray] = {}
-    for row in waiting:
+    for row in waiting.tolist():
         key = (int(groups[row]), int(values.anchors[row]))
         if key not in allowed:
-            members = pool.of(key[0])
-            ids = values.ids[members, slots[slot]]
-            allowed[key] = members[~forbidden(np.full(len(members), row), ids)]
+            allowed[key] = _allowed(values, row, slots[slot], pool.of(key[0]), forbidden)
         left = allowed[key]
         for other, column in enumerate(slots):
             if other != slot and chosen[row, other] >= 0:
@@ -151,6 +159,43 @@ def _finish(
                 left = left[values.ids[left, slots[slot]] != drawn]
         if len(left):
             chosen[row, slot] = left[rng.integers(len(left))]
+        elif len(allowed[key]):
+            blocked.append(row)
+    return blocked
+
+
+def _allowed(values: Values, row: int, column: int, members: np.ndarray, forbidden: Forbidden) -> np.ndarray:
+    """Those of ``members`` (row numbers) that supply a text of the column which the row's anchor may have."""
+    return members[~forbidden(np.full(len(members), row), values.ids[members, column])]
+
+
+def _exchange(
+    values: Values, slots: list[int], chosen: np.ndarray, options: dict[int, np.ndarray], rng: np.random.Generator
+) -> None:
+    """Fill as many empty slots of one row as can be (augmenting paths, Kuhn 1955), in place.
+
+    A slot with nothing left takes the text of another one that can do with a different text, and so on.
+    ``chosen`` (S,); ``options``: for each column the rows that supply its texts.
+    """
+    holder = {
+        values.ids[source, column]: slot
+        for slot, (source, column) in enumerate(zip(chosen, slots, strict=True))
+        if source >= 0
+    }
+
+    def fill(slot: int, tried: set[int]) -> bool:
+        for source in rng.permutation(options[slots[slot]]):
+            text = values.ids[source, slots[slot]]
+            if text in tried:
+                continue
+            tried.add(text)
+            if text not in holder or fill(holder[text], tried):
+                holder[text], chosen[slot] = slot, source
+                return True
+        return False
+
+    for slot in np.flatnonzero(chosen == NONE):
+        fill(int(slot), set())
 
 
 def _pair(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ from helpers.course.errors import InputError
 from helpers.course.files import read_jsonl, read_table, read_text, short_path
 from helpers.course.pickles import read_pickle
 from helpers.course.rejects import Rejects
+from helpers.course.tables import ending_of
 from helpers.data.places import RowLines, refuse
 from helpers.data.text import normalise, text_key
 
@@ -64,20 +65,23 @@ class Pairs:
 def read_pairs(path: str | Path, *, rejects: Rejects | None = None) -> Pairs:
     """The pairs of a strong set.
 
-    A pickle holds tuples ``[(a, b), ...]`` or ``[(a, b, hard negative), ...]``, or two or three equally long lists. A
-    table has two of the columns in ``PAIR_COLUMNS`` and perhaps one of ``NEGATIVE_COLUMNS``; an STS file gives its pairs
-    with their scores (:func:`read_sts`). A jsonl row may be a group ``{"sentences": [...]}`` of texts that mean the same:
-    each is paired with the next. Raises :class:`InputError`, or keeps unusable rows in ``rejects``.
+    A pickle holds tuples ``[(a, b), ...]`` or ``[(a, b, hard negative), ...]``, or two or three equally long lists (a
+    list of two or three lists of two or three texts could be either, and is refused). A table has two of the columns in
+    ``PAIR_COLUMNS`` and perhaps one of ``NEGATIVE_COLUMNS``; an STS file gives its pairs with their scores
+    (:func:`read_sts`). A jsonl row may be a group ``{"sentences": [...]}`` of texts that mean the same: each is paired
+    with the next. Raises :class:`InputError`, or keeps unusable rows in ``rejects``.
     """
     path = Path(path)
-    if ".tsv" in path.suffixes and set(STS_COLUMNS) <= set(read_text(path)[0].split("\n", 1)[0].strip().split("\t")):
+    ending = ending_of(path)
+    if ending == ".tsv" and set(STS_COLUMNS) <= set(read_text(path)[0].split("\n", 1)[0].strip().split("\t")):
         return read_sts(path, rejects=rejects)
-    if path.suffix == ".pkl":
+    if ending == ".pkl":
         rows = _pickled_rows(path)
         names = (*PAIR_COLUMNS[0], NEGATIVE_COLUMNS[0])[: len(rows[0])]
-        return _pairs(pd.DataFrame(rows, columns=list(names), dtype="str"), names, path, rejects)
-    if ".jsonl" in path.suffixes and _holds_groups(path):
+        return _pairs(pd.DataFrame(rows, columns=list(names), dtype="str"), names, path, RowLines(path), rejects)
+    if ending == ".jsonl" and _holds_groups(path):
         return _chained(path, rejects)
+    before = len(rejects or ())
     table = read_table(path, rejects=rejects)
     known = next((names for names in PAIR_COLUMNS if set(names) <= set(table.columns)), None)
     if known is None:
@@ -87,7 +91,8 @@ def read_pairs(path: str | Path, *, rejects: Rejects | None = None) -> Pairs:
             given=", ".join(table.columns),
             allowed="; ".join(map(" and ".join, PAIR_COLUMNS)),
         )
-    return _pairs(table, (*known, *_negative_column(table, path)), path, rejects)
+    lines = RowLines(path, rejects=rejects, since=before)
+    return _pairs(table, (*known, *_negative_column(table, path)), path, lines, rejects)
 
 
 def read_sts(path: str | Path, split: str | None = None, *, rejects: Rejects | None = None) -> Pairs:
@@ -97,7 +102,9 @@ def read_sts(path: str | Path, split: str | None = None, *, rejects: Rejects | N
     that column is halved, and that is said: its rows 0, 2, 4, ... are ``dev``, the others ``test``.
     """
     path = Path(path)
+    before = len(rejects or ())
     table = read_table(path, quoted=False, rejects=rejects)
+    lines = RowLines(path, quoted=False, rejects=rejects, since=before)
     if not set(STS_COLUMNS) <= set(table.columns):
         raise InputError(
             "this is no STS file",
@@ -112,7 +119,7 @@ def read_sts(path: str | Path, split: str | None = None, *, rejects: Rejects | N
         table = table[side == split]
         if "split" not in table:
             print(f"{path.name} has no column split: every second of its rows, {len(table):,}, is {split}")
-    return _pairs(table, STS_COLUMNS[1:], path, rejects, quoted=False)
+    return _pairs(table, STS_COLUMNS[1:], path, lines, rejects)
 
 
 def without(pairs: Pairs, texts: set[str]) -> Pairs:
@@ -142,8 +149,9 @@ def _holds_groups(path: Path) -> bool:
 
 def _chained(path: Path, rejects: Rejects | None) -> Pairs:
     """Pairs of neighbours in each group of texts."""
+    before = len(rejects or ())
     groups = read_jsonl(path, rejects=rejects)
-    lines = RowLines(path, rejects=rejects)
+    lines = RowLines(path, rejects=rejects, since=before)
     first, second = [], []
     for row, group in enumerate(groups):
         texts = group.get("sentences")
@@ -159,11 +167,9 @@ def _chained(path: Path, rejects: Rejects | None) -> Pairs:
     return Pairs(first, second)
 
 
-def _pairs(
-    table: pd.DataFrame, names: Sequence[str], path: Path, rejects: Rejects | None, *, quoted: bool = True
-) -> Pairs:
+def _pairs(table: pd.DataFrame, names: Sequence[str], path: Path, lines: RowLines, rejects: Rejects | None) -> Pairs:
     """Check every row of a table: no empty text, no hard negative that is the positive, a score (if any) from 0 to 5."""
-    scored, lines = "score" in table.columns, RowLines(path, quoted=quoted, rejects=rejects)
+    scored = "score" in table.columns
     kept: list[tuple[list[str], float]] = []
     for row, values in zip(table.index, table.to_dict("records"), strict=True):
         texts, why, score = [normalise(values[name]) for name in names], None, 0.0
@@ -206,6 +212,13 @@ def _pickled_rows(path: Path) -> list[tuple[str, ...]]:
                 file=short_path(path),
                 given=", ".join(map(str, lengths)),
                 hint="a sentence without its partner shifts all later ones: find the one that is missing",
+            )
+        if isinstance(content, list) and lengths[0] in (2, 3):
+            raise InputError(
+                "these lists could be the sides of the pairs, or the pairs themselves",
+                file=short_path(path),
+                given=content,
+                allowed="pairs as tuples: [(a, b), ...]; or the sides in a tuple: ([a, ...], [b, ...])",
             )
         content = list(zip(*content, strict=True))
     for number, row in enumerate(content, 1):

@@ -7,18 +7,28 @@ from typing import Any
 from helpers.course.errors import InputError
 from helpers.course.files import row_lines, short_path
 from helpers.course.rejects import Rejects
+from helpers.course.tables import ending_of
 
 WITHOUT_LINES = (".parquet", ".pkl")
 
 
 class RowLines:
-    """The lines of the rows that ``read_table`` gave: those that it put into ``rejects`` are left out of the count."""
+    """The lines of the rows that ``read_table`` gave: those that it put into ``rejects`` are left out of the count.
+
+    ``since``: how many rows ``rejects`` held before that read; what an earlier read of the file put there counts.
+    """
 
     def __init__(
-        self, path: Path, encoding: str | None = None, *, quoted: bool = True, rejects: Rejects | None = None
+        self,
+        path: Path,
+        encoding: str | None = None,
+        *,
+        quoted: bool = True,
+        rejects: Rejects | None = None,
+        since: int = 0,
     ) -> None:
         self._path, self._encoding, self._quoted = path, encoding, quoted
-        rows = rejects.rows if rejects is not None else []
+        rows = rejects.rows[since:] if rejects is not None else []
         self._refused = {row["line"] for row in rows if row["file"] in (str(path), short_path(path))}
 
     @cached_property
@@ -28,7 +38,7 @@ class RowLines:
 
     def __call__(self, row: int) -> int | None:
         """The line on which a row (counted from 0) starts; None for files without lines."""
-        return None if self._path.suffix in WITHOUT_LINES else self._lines[row]
+        return None if ending_of(self._path) in WITHOUT_LINES else self._lines[row]
 
     def place(self, row: int) -> str:
         """The same in words: ``line 7``, or ``row 6`` where there are no lines."""

@@ -92,7 +92,7 @@ def read_beir(folder: str | Path, split: str | None = None, *, rejects: Rejects 
     :class:`InputError` for the first fault; with ``rejects``, faulty lines are kept there and the rest returned.
     """
     folder = Path(folder)
-    corpus_rows = _objects(_file(folder, "corpus.jsonl"), rejects)
+    corpus_rows = _objects(_file(folder, "corpus.jsonl"), rejects, titled=True)
     query_rows = _objects(_file(folder, "queries.jsonl"), rejects)
     corpus = {
         key: Document(normalise(row.get("title") or ""), normalise(row["text"])) for key, row in corpus_rows.items()
@@ -113,8 +113,14 @@ def read_beir(folder: str | Path, split: str | None = None, *, rejects: Rejects 
 def write_beir(folder: str | Path, data: RetrievalSet) -> Path:
     """Write a BEIR folder, each file atomically: qrels by split where splits are known, else all as
     ``qrels/test.tsv``.
+
+    Judgements of an older set below ``qrels/`` are removed: they speak of other queries. Raises :class:`InputError`,
+    before anything is written, for an id that could not be read back.
     """
     folder = Path(folder)
+    for key in (*data.corpus, *data.queries):
+        if not key or set(key) & set("\t\r\n"):
+            raise InputError("this id cannot be written", given=key, allowed="text without tabs and line breaks")
     documents = ({"_id": key, "title": each.title, "text": each.text} for key, each in data.corpus.items())
     write_jsonl(folder / "corpus.jsonl", documents)
     queries = (
@@ -122,7 +128,11 @@ def write_beir(folder: str | Path, data: RetrievalSet) -> Path:
         for key, text in data.queries.items()
     )
     write_jsonl(folder / "queries.jsonl", queries)
-    for split in dict.fromkeys(data.splits.get(key, SPLITS[-1]) for key in data.qrels):
+    written = dict.fromkeys(data.splits.get(key, SPLITS[-1]) for key in data.qrels)
+    for path in (folder / "qrels").glob("*.tsv"):
+        if path.stem not in written:
+            path.unlink()
+    for split in written:
         with atomic_write(folder / "qrels" / f"{split}.tsv") as file:
             file.write("\t".join(QRELS_COLUMNS) + "\n")
             for query, grades in data.qrels.items():
@@ -150,11 +160,15 @@ def _qrels_files(folder: Path) -> list[Path]:
     return files
 
 
-def _objects(path: Path, rejects: Rejects | None) -> dict[str, dict[str, Any]]:
-    """The objects of a jsonl file by ``_id``: an id is text and stands once, ``text`` is not empty."""
+def _objects(path: Path, rejects: Rejects | None, *, titled: bool = False) -> dict[str, dict[str, Any]]:
+    """The objects of a jsonl file by ``_id``: an id is text and stands once, ``text`` is not empty.
+
+    ``titled``: a title may stand in for the text, as in a corpus; a query is its text.
+    """
     found: dict[str, dict[str, Any]] = {}
+    before = len(rejects or ())
     rows = read_jsonl(path, rejects=rejects)
-    line = RowLines(path, rejects=rejects)
+    line = RowLines(path, rejects=rejects, since=before)
     for number, row in enumerate(rows):
         key, text = row.get("_id"), row.get("text")
         if not isinstance(key, str) or not key:
@@ -163,7 +177,7 @@ def _objects(path: Path, rejects: Rejects | None) -> dict[str, dict[str, Any]]:
             why = "this id stands twice"
         elif not isinstance(text, str) or not isinstance(row.get("title") or "", str):
             why = "the key text must hold text, and so must title where it is there"
-        elif not normalise(text) and not normalise(row.get("title") or ""):
+        elif not normalise(text) and not (titled and normalise(row.get("title") or "")):
             why = "the text is empty"
         else:
             found[key] = row
@@ -183,6 +197,7 @@ def _judgements(
 
     A file below ``qrels/`` gives its name to the split of its queries, which is noted in ``splits``.
     """
+    before = len(rejects or ())
     table = read_table(path, quoted=False, rejects=rejects)
     if tuple(table.columns) != QRELS_COLUMNS:
         raise InputError(
@@ -193,7 +208,7 @@ def _judgements(
             allowed="tab-separated: " + ", ".join(QRELS_COLUMNS),
         )
     split = path.stem if path.parent.name == "qrels" else None
-    line = RowLines(path, quoted=False, rejects=rejects)
+    line = RowLines(path, quoted=False, rejects=rejects, since=before)
     found: dict[tuple[str, str], int] = {}
     for number, (query, document, grade) in enumerate(table.itertuples(index=False)):
         if query not in queries:

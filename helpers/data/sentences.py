@@ -13,6 +13,7 @@ from helpers.course.errors import InputError
 from helpers.course.files import read_table, short_path
 from helpers.course.pickles import read_pickle
 from helpers.course.rejects import Rejects
+from helpers.course.tables import ending_of
 from helpers.data.places import RowLines, refuse
 from helpers.data.text import normalise
 
@@ -29,10 +30,14 @@ def read_sentences(
     """The sentences of a normal set in the order of the file, each once (``distinct=False``: as often as they come).
 
     A table gives its column ``column``, or else ``text``, ``sentence`` or its only column. ``most``: so many of them,
-    drawn by ``seed``. Raises :class:`InputError` for an empty text, or keeps it in ``rejects`` where that is given.
+    drawn by ``seed``, in that order too. Raises :class:`InputError` for an empty text, or keeps it in ``rejects`` where
+    that is given.
     """
     path = Path(path)
-    if path.suffix == ".pkl":
+    if most is not None and most < 1:
+        raise InputError("too few sentences are asked for", place="most", given=most, allowed="1 or more")
+    before = len(rejects or ())
+    if ending_of(path) == ".pkl":
         content = read_pickle(path)
         if not isinstance(content, list) or not all(isinstance(text, str) for text in content):
             raise InputError(
@@ -45,7 +50,7 @@ def read_sentences(
     else:
         table = read_table(path, rejects=rejects)
         texts = table[_text_column(table, column, path)].tolist()
-    lines = RowLines(path, rejects=rejects)
+    lines = RowLines(path, rejects=rejects, since=before)
     sentences = []
     for row, text in enumerate(texts):
         clean = normalise(text)
@@ -56,7 +61,9 @@ def read_sentences(
     sentences = list(dict.fromkeys(sentences)) if distinct else sentences
     if not sentences:
         raise InputError("there is no sentence in this file", file=short_path(path))
-    return random.Random(seed).sample(sentences, most) if most is not None and most < len(sentences) else sentences
+    if most is None or most >= len(sentences):
+        return sentences
+    return [sentences[row] for row in sorted(random.Random(seed).sample(range(len(sentences)), most))]
 
 
 def _text_column(table: pd.DataFrame, column: str | None, path: Path) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from helpers.course.rejects import Rejects
 from helpers.data.phrasings import draw
-from helpers.data.task_extras import EXTRAS, Ready
+from helpers.data.task_extras import EXTRAS, Ready, extra
 from helpers.data.task_material import Material, Refused
 from helpers.data.task_sources import Item
 from helpers.data.task_table import TASKS
@@ -44,7 +44,7 @@ class TaskSet:
 
 
 def check_row(row: Mapping[str, object]) -> str | None:
-    """Why a finished row is no good, or None: its four texts, then the constraint of its task."""
+    """Why a finished row is no good, or None: its four texts, then the constraint of its task, where we know one."""
     for key in KEYS:
         value = row.get(key)
         if not isinstance(value, str) or (not value.strip() and key != "input"):
@@ -52,9 +52,7 @@ def check_row(row: Mapping[str, object]) -> str | None:
     task, text, output = row["task"], row["input"], row["output"]
     if task in TASKS:
         return TASKS[task].check(text, output) if text else "the row has no text under input"
-    if task not in EXTRAS:
-        return "there is no such task"
-    allowed = EXTRAS[task].outputs
+    allowed = extra(task).outputs
     return "the output is no label of the task" if allowed and output not in allowed else None
 
 
@@ -123,7 +121,7 @@ def _question_key(row: Row) -> tuple[str, str, str]:
 
     Where the wording is not drawn it is the question itself, and belongs to the key.
     """
-    own = row["task"] in EXTRAS and not EXTRAS[row["task"]].phrasings
+    own = row["task"] not in TASKS and not extra(row["task"]).phrasings
     said = text_key(row["instruction"])
     return row["task"], said if own else "", text_key(row["input"]) or said or row["input"]
 
@@ -138,7 +136,7 @@ def _distinct(rows: Sequence[Built], rejects: Rejects) -> list[Built]:
     for built in rows:
         question = _question_key(built.row)
         whole = (*question, text_key(built.row["output"]) or built.row["output"])
-        task = TASKS.get(built.row["task"]) or EXTRAS[built.row["task"]]
+        task = TASKS.get(built.row["task"]) or extra(built.row["task"])
         if task.one_answer and len(answers[question]) > 1:
             reason = "the same input has another answer elsewhere"
         elif whole in seen:

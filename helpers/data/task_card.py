@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from helpers.course.files import atomic_write, short_path
+from helpers.course.files import atomic_write, repository_path, short_path
 from helpers.course.rejects import Rejects
 from helpers.data.task_building import Built
 from helpers.data.task_extras import EXTRAS
@@ -96,11 +96,14 @@ def _task_table(report: Report) -> list[str]:
         rows[built.row["task"]].append(built.row)
     total = sum(map(len, rows.values()))
     lines = ["| task | rows | share | wordings | input | output | rule |\n|---|---|---|---|---|---|---|"]
-    for task in [key for key in (*TASKS, *EXTRAS) if key in rows]:
+    known = [*TASKS, *EXTRAS]
+    for task in [*(key for key in known if key in rows), *sorted(rows.keys() - set(known))]:
         own = rows[task]
         lengths = [round(statistics.median(len(row[key]) for row in own)) for key in ("input", "output")]
         wordings = len({row["instruction"] for row in own})
-        rule = TASKS[task].rule if task in TASKS else "beside the 22"
+        rule = (
+            TASKS[task].rule if task in TASKS else "beside the 22" if task in EXTRAS else "a name of its own: no rule"
+        )
         cells = (task, f"{len(own):,}", f"{len(own) / total:.1%}", wordings, *lengths, rule)
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return [*lines, "\nwordings: different instructions in use; input, output: median characters."]
@@ -132,6 +135,9 @@ def _leakage(report: Report, n: int, threshold: float) -> list[str]:
 
 
 def _name(file: str) -> str:
-    """A path of the repository, else the last two parts of a path: a card never shows one machine's folders."""
-    short = Path(short_path(file))
+    """A path of the repository, else the last two parts of a path: a card never shows one machine's folders.
+
+    ``file`` has been shortened when it was read, so it is taken from the root, not from where Python runs.
+    """
+    short = Path(short_path(repository_path(file)))
     return str(short) if not short.is_absolute() else "/".join(short.parts[-2:])

@@ -22,6 +22,7 @@ from helpers.data.task_rows import (
     sentences_of,
     split_options,
     split_parts,
+    stands_in,
     table_cells,
 )
 from helpers.data.text import text_key
@@ -142,7 +143,7 @@ def keywords(text: str, output: str) -> str | None:
         return f"there are not {least} to {most} keywords"
     if len({word.casefold() for word in words}) < len(words):
         return "a keyword stands twice"
-    missing = next((word for word in words if not word or word not in text), None)
+    missing = next((word for word in words if not word or not stands_in(word, text)), None)
     return None if missing is None else "a keyword is not in the text"
 
 
@@ -215,7 +216,7 @@ def _option(text: str, output: str) -> str | None:
 
 
 def _in_passage(text: str, output: str) -> str | None:
-    return None if output in split_parts(text)[PASSAGE] else "the answer is not in the passage"
+    return None if stands_in(output, split_parts(text)[PASSAGE]) else "the answer is not in the passage"
 
 
 def _quote(text: str, reason: str) -> str | None:

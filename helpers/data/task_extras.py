@@ -94,9 +94,14 @@ EXTRAS = {
 """The tasks beside the 22, by key."""
 
 
+def extra(task: str) -> Extra:
+    """What is known of a task beside the 22. One of somebody's own has no constraint, as a free instruction has none."""
+    return EXTRAS.get(task, EXTRAS[FREE])
+
+
 def ready(task: str, name: str, input: str, output: str, instruction: str = "") -> Ready:
     """A finished row in the normal form. Raises :class:`Refused` for an empty text or a label that nobody knows."""
-    labels = EXTRAS[task].labels if task in EXTRAS else {}
+    labels = extra(task).labels
     if labels and output not in {*labels, *labels.values()}:  # a value: a row that this course wrote
         raise Refused(f"the label {output!r} is unknown")
     row = Ready(task, name, *map(_lines, (input, labels.get(output, standard_no(output)), instruction)))

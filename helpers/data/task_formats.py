@@ -23,6 +23,7 @@ from helpers.data.task_rows import (
     join_options,
     join_parts,
     sentences_of,
+    stands_in,
 )
 
 Row = tuple[str, str]
@@ -38,7 +39,7 @@ def answerability(material: Material, _: random.Random) -> Row:
         if material.answer is not None:
             raise Refused("an unanswerable question has an answer")
         return join_parts(parts), UNANSWERABLE
-    if material.answer is None or material.answer not in material.text:
+    if material.answer is None or not stands_in(material.answer, material.text):
         raise Refused("the question is called answerable, but its answer is not in the passage")
     return join_parts(parts), ANSWERABLE
 

@@ -47,6 +47,19 @@ def split_parts(text: str) -> dict[str, str]:
     return parts if len(parts) == len(found) else {}
 
 
+def in_three_keys(row: Mapping[str, str]) -> dict[str, str]:
+    """A row as KOSITP has it: the instruction inside the input, before a blank line."""
+    asked = "\n\n".join(part for part in (row["instruction"], row["input"]) if part)
+    return {"input": asked, "output": row["output"], "Task_name": row["task"]}
+
+
+def stands_in(answer: str, text: str) -> bool:
+    """Whether the text holds the answer without cutting a number: 2명 does not stand in 12명, nor 500원 in 1,500원."""
+    before = r"(?<!\d)(?<!\d[.,])" if answer[:1].isdecimal() else ""
+    after = r"(?![.,]?\d)" if answer[-1:].isdecimal() else ""
+    return re.search(before + re.escape(answer) + after, text) is not None
+
+
 def join_options(options: Sequence[str]) -> str:
     """``가 / 나 / 다``."""
     return BETWEEN_OPTIONS.join(options)

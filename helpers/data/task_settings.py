@@ -23,7 +23,7 @@ class InstructionDataSettings(LessonSettings):
     dev_share: float = Field(0.1, gt=0, lt=1, description="share of the rows that is held out")
     max_characters: int = Field(4000, ge=100, description="longest row, all its texts together")
     most: int | None = Field(None, ge=1, description="at most so many rows a task; null: all")
-    max_length: int = Field(512, ge=16, description="context of the model, in pieces: what is longer is shown")
+    max_length: int = Field(256, ge=16, description="lesson 07's max_seq_length, in pieces: it puts longer rows aside")
     n: int = Field(N, ge=2, le=50, description="characters of an n-gram in the leakage check")
     threshold: float = Field(THRESHOLD, gt=0, le=1, description="share of a test text's n-grams that is a leak")
 

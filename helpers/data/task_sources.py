@@ -1,8 +1,9 @@
 """Source files as material: the course's own rows and the public Korean sets that fit into one of the 22 tasks.
 
-A file is known by its name (``READERS``), with or without ``.gz``; any other ``.jsonl`` is read as finished rows of
-instruction, input and output. Rows that cannot be used go to ``rejects`` with their line and reason. Rows that a set marks as
-its dev or test side are left alone and counted.
+A file is known by its name (``READERS``), with or without ``.gz``; any other ``.jsonl`` is read as finished rows:
+instruction, input, output and task, or KOSITP's three keys (input, with the instruction inside, output, Task_name). Rows
+that cannot be used go to ``rejects`` with their line and reason. Rows that a set marks as its dev or test side are left
+alone and counted.
 """
 
 from collections import Counter
@@ -54,7 +55,10 @@ class Sources:
 
 
 def read_sources(paths: Iterable[str | Path], rejects: Rejects) -> Sources:
-    """Read files and folders (searched through). :class:`InputError` where one does not exist or nothing is usable."""
+    """Read files and folders (searched through). :class:`InputError` where one does not exist or nothing is usable.
+
+    In the second case what was refused is saved.
+    """
     sources = Sources()
     paths = [Path(path) for path in paths]
     for path in paths:
@@ -71,8 +75,12 @@ def read_sources(paths: Iterable[str | Path], rejects: Rejects) -> Sources:
             else:
                 sources.unread.append(short_path(found))
     if not sources.items:
+        rejects.save()
         names = [*READERS, *(f"{name}/" for name in BEIR_TITLES)]
-        raise InputError("no source has a usable row", given=", ".join(map(short_path, paths)), allowed=names)
+        given = f"{', '.join(map(short_path, paths))}: {rejects.summary()}"
+        raise InputError(
+            "no source has a usable row", given=given, allowed=[*names, "any other .jsonl of finished rows"]
+        )
     return sources
 
 
@@ -195,10 +203,12 @@ def _extra(task: str) -> Reader:
 
 
 def _finished(row: Mapping[str, Any], name: str) -> Iterator[tuple[Content, None]]:
-    task = row.get("task", FREE)
-    given = row.get("input", "")
-    yield ready(_text({"task": task}, "task"), name, _text({"input": given}, "input"), _text(row, "output"),
-                _text(row, "instruction")), None  # fmt: skip
+    row = {key: value for key, value in row.items() if value is not None}
+    if "instruction" not in row:  # it stands inside the input
+        row |= {"instruction": _text(row, "input"), "input": ""}
+    row = {"task": row.get("Task_name", FREE), "input": ""} | row
+    task, *texts = (_text(row, key) for key in ("task", "input", "output", "instruction"))
+    yield ready(task, name, *texts), None
 
 
 def _mixed(row: Mapping[str, Any], name: str) -> Iterator[tuple[Content, tuple[str, ...] | None]]:

@@ -13,7 +13,7 @@ them are refused.
 import argparse
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from helpers.course.errors import InputError
@@ -23,6 +23,7 @@ from helpers.data.leakage import THRESHOLD, LeakIndex, N, split_by_group, take_o
 from helpers.data.phrasings import draw, read_all_phrasings, read_phrasings
 from helpers.data.task_building import Built, TaskSet, build, check_row
 from helpers.data.task_card import Report, card_text, write_card
+from helpers.data.task_rows import in_three_keys
 from helpers.data.task_sources import read_sources
 from helpers.data.task_table import TASKS, Task
 
@@ -49,34 +50,54 @@ def make_set(
     most: int | None = None,
     n: int = N,
     threshold: float = THRESHOLD,
+    three_keys: bool = False,
 ) -> Report:
     """Read, build, take out leaks, split and write, each file atomically; see :func:`build` for the limits.
 
-    Without ``dev_output`` nothing is held out. ``zero_shot``: the folder that holds the four test sets.
+    Without ``dev_output`` nothing is held out. ``zero_shot``: the folder that holds the four test sets. ``three_keys``: rows
+    in the form of KOSITP (:func:`helpers.data.task_rows.in_three_keys`). Raises :class:`InputError` where no row is left (the
+    refused ones are kept), and before anything is written where a file would overwrite a source or another one.
     """
     start = time.perf_counter()
-    rejects = Rejects(output)
+    rejects, source = Rejects(output), list(source)
+    outputs = {"output": output, "dev_output": dev_output, "card": card, "refused rows": rejects.path}
+    _keep_apart(source, {name: path for name, path in outputs.items() if path})
     index = LeakIndex(zero_shot_texts(zero_shot) if zero_shot else {}, n, threshold)
     sources = read_sources(source, rejects)
     wordings = read_all_phrasings(phrasings, TASKS, NEEDED_PHRASINGS)
     made = build(sources.items, wordings, rejects, seed=seed, max_characters=max_characters, most=most)
     kept, leaked = take_out_leaks(made.rows, index, rejects)
-    train, dev = split_by_group(kept, dev_share, seed) if dev_output else (kept, [])
-    write_jsonl(output, (built.row for built in train))
-    if dev_output:
-        write_jsonl(dev_output, (built.row for built in dev))
     rejects.save()
+    if not kept:
+        raise InputError("no row is left", file=short_path(output), given=rejects.summary())
+    train, dev = split_by_group(kept, dev_share, seed) if dev_output else (kept, [])
+    form = in_three_keys if three_keys else dict
+    write_jsonl(output, (form(built.row) for built in train))
+    if dev_output:
+        write_jsonl(dev_output, (form(built.row) for built in dev))
     report = Report(sources, train, dev, rejects, made.left_out, leaked, index.sizes, time.perf_counter() - start)
     if card:
         write_card(card, report, name=Path(output).name, seed=seed, n=n, threshold=threshold)
     return report
 
 
+def _keep_apart(sources: Iterable[str | Path], outputs: Mapping[str, str | Path]) -> None:
+    """Raise :class:`InputError` where two outputs are one file, or one of them is a source or lies inside one."""
+    read = [Path(path).resolve() for path in sources]
+    named: dict[Path, str] = {}
+    for name, path in outputs.items():
+        path = Path(path).resolve()
+        if path in named:
+            raise InputError(f"{name} would overwrite {named[path]}", place=name, given=short_path(path))
+        if any(path.is_relative_to(source) for source in read):
+            what = f"{name} would overwrite a source" if path in read else f"{name} would lie among the sources"
+            raise InputError(what, place=name, given=short_path(path), hint="write into another folder")
+        named[path] = name
+
+
 def main(arguments: Sequence[str] | None = None) -> Report:
     """Run the command and print its report. Raises :class:`InputError` for input that does not fit."""
     told = _parser().parse_args(arguments)
-    if told.dev_output and told.dev_output.resolve() == told.output.resolve():
-        raise InputError("the held-out rows would overwrite the others", file=short_path(told.output))
     report = make_set(**vars(told))
     print(report.summary())
     print(f"written   {short_path(told.output)}")
@@ -95,6 +116,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--card", type=Path, help="data card (Markdown)")
     add("--phrasings", type=Path, default=PHRASINGS, help="folder with <task>.txt, one wording a line")
     add("--zero_shot", type=Path, help="folder of the test sets whose texts must not be in it")
+    add(
+        "--three_keys",
+        action="store_true",
+        help="rows as KOSITP has them: input (with the instruction), output, Task_name",
+    )
     add("--seed", type=int, default=13, help="of every draw (13)")
     add("--max_characters", type=int, default=4000, help="longest row, all its texts together (4000)")
     add("--most", type=int, help="at most so many rows a task, drawn by the seed")

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from helpers.course.errors import InputError
 from helpers.course.files import short_path
 from helpers.course.rejects import Rejects
 from helpers.data.columns import Source, slices, write_frames
@@ -13,6 +14,8 @@ from helpers.data.triplet_sets import TripletSet
 
 NOT_IN_NAMES = re.compile(r'[\\/:*?"<>|\x00-\x1f\s]+')
 WITHOUT_DOMAIN = "without_domain"
+LONGEST_STEM = 150
+"""Bytes, 50 syllables: a file system takes 255, and the longest thing added is a temporary name of some 60."""
 SHOWN = 5
 
 
@@ -32,30 +35,51 @@ def write_set(
 ) -> Written:
     """Write one set atomically; rejected rows go beside ``supervised`` (beside ``unsupervised`` where that is all).
 
-    ``malformed=False`` leaves out the rows of the source that had the wrong number of fields.
+    ``malformed=False`` leaves out the rows of the source that had the wrong number of fields. Raises
+    :class:`InputError` as :func:`check_outputs` does.
     """
-    beside = supervised or unsupervised
-    assert beside is not None
-    texts = write_frames(unsupervised, made.texts()) if unsupervised else 0
-    triplets = write_frames(supervised, slices(made.supervised)) if supervised else 0
-    rejects = Rejects(beside)
+    check_outputs(source.path, [(unsupervised, supervised)])
+    rejects = _rejects(unsupervised, supervised)
     rejects.rows.extend(source.rejects.rows if malformed else [])
     by_row = made.rejected.group_by("row", "reason", maintain_order=True).agg("column")
     for row, reason, names in by_row.iter_rows():
         number = int(made.rows[row])
         what = f"{reason}: {', '.join(names)}"
         rejects.add(source.table.row(number, named=True), short_path(source.path), source.line(number), what)
-    return Written(unsupervised, supervised, texts, triplets, rejects.save())
+    rejected = rejects.save()  # first: a set without its rejects would look complete
+    texts = write_frames(unsupervised, made.texts()) if unsupervised else 0
+    triplets = write_frames(supervised, slices(made.supervised)) if supervised else 0
+    return Written(unsupervised, supervised, texts, triplets, rejected)
+
+
+def check_outputs(data: Path, outputs: Iterable[tuple[Path | None, Path | None]]) -> None:
+    """Raise :class:`InputError` where a file that will be written or removed is the table ``data``, or stands twice.
+
+    ``outputs``: the two files of each set. The file of its rejected rows counts: it is written, or removed if old.
+    """
+    taken = {data.resolve()}
+    for pair in outputs:
+        for path in [*filter(None, pair), _rejects(*pair).path]:
+            if path.resolve() in taken:
+                raise InputError("this output would overwrite the input or the other output", file=short_path(path))
+            taken.add(path.resolve())
+
+
+def _rejects(unsupervised: Path | None, supervised: Path | None) -> Rejects:
+    beside = supervised or unsupervised
+    assert beside is not None
+    return Rejects(beside)
 
 
 def file_names(domains: Iterable[str]) -> dict[str, str]:
     """A file name for each domain: no character that a file system refuses, no name twice (also where case is
-    ignored).
+    ignored), and short enough to take an ending.
     """
     names: dict[str, str] = {}
     taken: set[str] = set()
     for domain in domains:
-        stem = NOT_IN_NAMES.sub("_", domain).strip("._ ") or WITHOUT_DOMAIN
+        stem = NOT_IN_NAMES.sub("_", domain).encode()[:LONGEST_STEM].decode(errors="ignore")
+        stem = stem.strip("._ ") or WITHOUT_DOMAIN
         name, number = stem, 2
         while name.casefold() in taken:
             name, number = f"{stem}_{number}", number + 1

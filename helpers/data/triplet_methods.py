@@ -6,11 +6,12 @@ seeded. Nothing is lost: what could not be made is in ``rejected``, with the rea
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
 import polars as pl
+from pandas.api.types import infer_dtype
 
 from helpers.course.errors import InputError
 from helpers.data.columns import normal_names
@@ -85,8 +86,7 @@ def fused(
     """One line for each row: all its positives in one string, and ``num_negatives`` different negatives.
 
     A negative is the fused string of another row (or with ``"anchor"`` its anchor). With a domain column, categories
-    are
-    kept apart by domain; split the result with :func:`helpers.data.triplet_sets.by_domain`.
+    are kept apart by domain; split the result with :func:`helpers.data.triplet_sets.by_domain`.
     """
     if num_negatives < 1:
         raise InputError(
@@ -103,7 +103,11 @@ def fused(
 
 def _prepared(table: Table, columns: Columns) -> tuple[pl.DataFrame, int]:
     """The table as polars text columns in the normal form, checked, and how many cells that changed."""
-    table = pl.from_pandas(table) if isinstance(table, pd.DataFrame) else table
+    if isinstance(table, pd.DataFrame):
+        for name in table.select_dtypes("object"):
+            if (kind := infer_dtype(table[name])) not in ("string", "empty"):
+                raise InputError("this column holds no text", place=f"column {name}", given=kind, allowed="text")
+        table = pl.from_pandas(table)
     for name, kind in table.schema.items():
         if kind != pl.String:
             raise InputError("this column holds no text", place=f"column {name}", given=str(kind), allowed="text")
@@ -116,6 +120,8 @@ def _prepared(table: Table, columns: Columns) -> tuple[pl.DataFrame, int]:
 
 def _groups(table: pl.DataFrame, columns: Columns, names: list[str], widen: Widen) -> Iterator[np.ndarray]:
     """From where each row may draw, narrow to wide: (N,) int64 each, -1 where a naming cell is empty."""
+    if widen not in get_args(Widen):
+        raise InputError("no such way to widen", place="widen", given=widen, allowed=get_args(Widen))
     if widen == "domain":
         columns.domain_column()
     yield _codes(table, names)
@@ -148,6 +154,12 @@ def _made(
 
     ``parts`` are positives too, so that none becomes a negative, but no pair is made with them.
     """
+    if negatives_from not in get_args(NegativesFrom):
+        raise InputError(
+            "no such source of negatives", place="negatives_from", given=negatives_from, allowed=get_args(NegativesFrom)
+        )
+    if seed < 0:
+        raise InputError("a seed is a whole number from 0 up", place="seed", given=seed)
     anchor, count = table[columns.anchor], len(texts)
     bank = [*texts.values(), *parts, anchor]
     values = Values(

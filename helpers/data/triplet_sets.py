@@ -36,12 +36,14 @@ class Columns:
             object.__setattr__(self, name, value)
 
     def check(self, table: pl.DataFrame, file: str | None = None) -> None:
-        """Raise :class:`InputError` for a column that is missing, named twice, or empty in every row."""
+        """Raise :class:`InputError` for a column that is missing, named twice, or empty in every row; for no row."""
         for name in [self.anchor, self.category, *self.positives, *([self.domain] if self.domain else [])]:
             if name not in table.columns:
                 raise InputError("the table has no such column", file=file, given=name, allowed=table.columns)
-            if not (table[name] != "").any():
+            if table.height and not (table[name] != "").any():
                 raise InputError("this column is empty in every row", file=file, place=f"column {name}")
+        if not table.height:
+            raise InputError("this table has no row", file=file)
         if not self.positives or len(set(self.positives)) < len(self.positives) or self.anchor in self.positives:
             raise InputError(
                 "these positive columns do not fit",

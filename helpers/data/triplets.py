@@ -23,8 +23,9 @@ import numpy as np
 from helpers.course.errors import InputError
 from helpers.course.files import short_path
 from helpers.course.machine import peak_memory_mb
-from helpers.data.columns import ENDINGS, Source, read_source
-from helpers.data.triplet_files import Written, file_names, report, write_set
+from helpers.course.tables import WRITABLE
+from helpers.data.columns import Source, read_source
+from helpers.data.triplet_files import Written, check_outputs, file_names, report, write_set
 from helpers.data.triplet_methods import basic, domainwise, fused
 from helpers.data.triplet_sets import Columns, TripletSet, by_domain
 
@@ -72,11 +73,15 @@ def _written(told: argparse.Namespace, source: Source, sets: dict[str, TripletSe
     if source.rejects and ALL not in sets and "" not in sets:
         some = next(iter(sets.values()))
         sets[""] = some.of_rows(np.zeros(some.table.height, dtype=bool))  # malformed rows have no domain either
-    written = []
-    for domain, name in file_names(sets).items():
-        paths = [told.output_dir / f"{name}_{kind}.{told.format}" for kind in ("unsupervised", "supervised")]
-        written.append(write_set(sets[domain], source, *paths, malformed=domain in (ALL, "")))
-    return written
+    outputs = {
+        domain: (
+            told.output_dir / f"{name}_unsupervised.{told.format}",
+            told.output_dir / f"{name}_supervised.{told.format}",
+        )
+        for domain, name in file_names(sets).items()
+    }
+    check_outputs(source.path, outputs.values())
+    return [write_set(sets[domain], source, *paths, malformed=domain in (ALL, "")) for domain, paths in outputs.items()]
 
 
 def _check_outputs(told: argparse.Namespace) -> None:
@@ -91,10 +96,10 @@ def _check_outputs(told: argparse.Namespace) -> None:
     if told.widen == "domain" and not told.domain_col:
         raise InputError("--widen domain needs to know the domain", allowed="--domain_col")
     for path in files:
-        if path.suffix not in ENDINGS:
-            raise InputError("no table can be written under this name", file=short_path(path), allowed=ENDINGS)
-        if path.resolve() == Path(told.data_path).resolve() or files.count(path) > 1:
-            raise InputError("this output would overwrite the input or the other output", file=short_path(path))
+        if path.suffix.lower() not in WRITABLE:
+            raise InputError("no table can be written under this name", file=short_path(path), allowed=WRITABLE)
+    if files:
+        check_outputs(told.data_path, [(told.output_unsupervised, told.output_supervised)])
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -115,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
         add("--output_unsupervised", type=Path, help="file for the texts of all rows")
         add("--output_supervised", type=Path, help="file for the triplets")
         add("--output_dir", type=Path, help="folder for <domain>_unsupervised and <domain>_supervised")
-        add("--format", choices=[ending[1:] for ending in ENDINGS], default="csv", help="of the files in --output_dir")
+        add("--format", choices=[ending[1:] for ending in WRITABLE], default="csv", help="of the files in --output_dir")
         add("--seed", type=int, default=13, help="of the draws (13)")
         add(
             "--widen",
