@@ -11,12 +11,14 @@ import torch.nn.functional as F
 from helpers.course.errors import InputError
 from helpers.course.machine import set_seed
 from helpers.data.pairs import Pairs
-from helpers.embedding import contrastive, contrastive_trainer
+from helpers.embedding import checkpoints, contrastive, contrastive_trainer
+from helpers.embedding.batching import DistinctBatches
 from helpers.embedding.contrastive import ContrastiveRows, InfoNCE
 from helpers.embedding.contrastive_settings import InfoNCESettings
 from helpers.embedding.contrastive_trainer import batch_of, negatives_per_query, train_contrastive
 from helpers.embedding.gather import average_gradients, end_group
 from helpers.embedding.grad_cache import GradCache
+from helpers.embedding.training import Diverged
 
 QUERIES = ["여권 만들기", "막차 시간", "여권 만들기", "도서관 휴관일", "쓰레기 버리는 날", "예방접종 예약"]
 DOCUMENTS = [
@@ -110,7 +112,21 @@ def test_rows_that_would_train_wrongly_are_named(change, told):
 
 def test_pairs_become_rows_and_a_negative_that_answers_is_left_out():
     pairs = Pairs(["가 나", "가 나"], ["첫째 답", "둘째 답"], ["둘째 답", "다른 것"])
-    assert ContrastiveRows.of_pairs(pairs).negatives == [[], ["다른 것"]]
+    rows = ContrastiveRows.of_pairs(pairs)
+    assert rows.negatives == [[], ["다른 것"]] and rows.left_out == 1
+    told = negatives_per_query(rows.take([1, 0]), InfoNCESettings.load(batch_size=2))
+    assert "1 hard negatives left out, which answer their query" in told
+    assert ContrastiveRows.of_pairs(Pairs(["가"], ["나"], ["다"])).left_out == 0
+
+
+def test_texts_without_a_letter_are_told_apart():
+    rows = ContrastiveRows.checked(["지구는 둥글다 (○/×)", "해는 서쪽에서 뜬다 (○/×)"], ["○", "×"], [["×"], ["○"]])
+    masked = InfoNCE(rows, 0.1).masked
+    assert list(zip(masked.rows.tolist(), masked.columns.tolist(), strict=True)) == [(0, 3), (1, 2)]  # the same text
+    keys = rows.keys()
+    assert len({key for row in keys for key in row}) == 4
+    with pytest.raises(InputError, match="same text as its positive"):
+        ContrastiveRows.checked(["답은?"], ["○"], [[" ○ "]])
 
 
 # The Trainer
@@ -122,6 +138,13 @@ def settings(tmp_path):
         batch_size=4, epochs=1, max_length=16, chunk_tokens=64, autocast="no", warmup=0.0, piece_weights=False
     )
     return InfoNCESettings.load(output_dir=tmp_path, **common)
+
+
+@pytest.mark.parametrize("profile", ["cpu", "t4", "a100"])
+def test_the_rows_of_the_lesson_fill_the_batch_of_every_profile(profile):
+    own = InfoNCESettings.load(profile=profile)
+    keys = own.training_rows().keys()
+    assert len(DistinctBatches(keys, own.batch_size, own.seed).draw(0)[0]) == own.batch_size
 
 
 def run(settings, **changes):
@@ -211,6 +234,79 @@ def test_prefixes_are_applied_and_saved_with_the_model(settings, tmp_path):
     given = theirs.encode_query(QUERIES, normalize_embeddings=True)
     np.testing.assert_allclose(given, encoder.encode(QUERIES, prompt="query"), atol=1e-5)
     assert np.abs(given - encoder.encode(QUERIES)).max() > 1e-3
+
+
+class Poison(torch.optim.AdamW):
+    """After a step with it nothing is finite any more."""
+
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.data.fill_(math.nan)
+
+
+@pytest.mark.parametrize("grad_cache", [False, True])
+def test_divergence_is_told_with_step_rows_and_rate(settings, grad_cache, monkeypatch):
+    monkeypatch.setattr(contrastive_trainer, "optimizer_of", lambda encoder, own: Poison(encoder.parameters()))
+    with pytest.raises(Diverged, match=r"(?s)not a finite number.*step 2, rows \d(, \d){3}.*lower lr \(it is 0.003\)"):
+        run(settings, grad_cache=grad_cache, max_steps=3, lr=3e-3)
+    with pytest.raises(Diverged, match=r"(?s)a weight is not.*step 1"):  # no loss after the last step could tell
+        run(settings, grad_cache=grad_cache, max_steps=1)
+
+
+def test_a_damaged_start_is_not_blamed_on_the_rate(settings):
+    encoder = settings.encoder()
+    next(encoder.parameters()).data.fill_(math.nan)
+    with pytest.raises(Diverged, match=r"(?s)step 1.*the model you start from is damaged"):
+        train_contrastive(encoder, ROWS, settings)
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("changes", [{}, {"use_lora": True, "lora_dropout": 0.1}])
+def test_a_killed_run_goes_on_to_the_same_weights(settings, monkeypatch, changes, capsys):
+    def fresh():
+        set_seed(0)
+        return settings.changed(max_steps=4, **changes).encoder()  # with dropout: its draws must go on as well
+
+    def kill_at(step):
+        def on_step_begin(self, args, state, control, **_):
+            if state.global_step == step:
+                raise Killed
+
+        monkeypatch.setattr(checkpoints.Checkpoints, "on_step_begin", on_step_begin)
+
+    own = settings.changed(max_steps=4, **changes)
+    monkeypatch.setattr(checkpoints, "SAVE_SECONDS", 0.0)
+    whole = fresh()
+    expected = train_contrastive(whole, ROWS, own)
+    assert not list((own.output_dir / "trainer").iterdir())
+    kill_at(3)
+    with pytest.raises(Killed):
+        train_contrastive(fresh(), ROWS, own)
+    (folder,) = (own.output_dir / "trainer").iterdir()
+    (folder / "checkpoint-3" / "history-0.json").unlink()  # as if the kill had come while it was written
+    kill_at(None)
+    other = train_contrastive(fresh(), ROWS, own.changed(lr=1e-5))
+    assert "goes on" not in capsys.readouterr().out and other.steps == 4
+    stopped = fresh()
+    history = train_contrastive(stopped, ROWS, own)
+    assert "goes on after step 2" in capsys.readouterr().out
+    assert torch.equal(weights(stopped), weights(whole)) and not torch.equal(weights(whole), weights(fresh()))
+    assert (history.losses, history.masked, history.steps) == (expected.losses, expected.masked, 4)
+    assert not list((own.output_dir / "trainer").iterdir())
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_a_long_run_shows_a_line(settings, monkeypatch, capsys, shown):
+    train_contrastive(settings.encoder(), ROWS, settings.changed(max_steps=1))
+    assert not capsys.readouterr().out  # it took no ten seconds
+    monkeypatch.setattr(checkpoints, "QUIET_SECONDS", 0.0)
+    history = train_contrastive(settings.encoder(), ROWS, settings.changed(max_steps=2), shown=shown)
+    told = capsys.readouterr().out
+    assert ("2/2" in told and f"loss={history.losses[-1]:.3f}" in told) == shown
 
 
 # Two processes: gradients averaged by us, or by DistributedDataParallel; bytes of graphs that are kept

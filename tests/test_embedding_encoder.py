@@ -269,6 +269,11 @@ def test_a_folder_is_found_from_the_root_and_a_hub_name_stays():
             resolve_model(wrong)
 
 
+def test_an_encoder_is_loaded_onto_the_device_of_this_machine(monkeypatch):
+    monkeypatch.setattr("helpers.embedding.encoder.torch_device", lambda: torch.device("meta"))
+    assert Encoder.load(MODEL).device.type == "meta"  # stands for a GPU, which few test machines have
+
+
 def test_a_damaged_adapter_is_refused(tmp_path):
     encoder = weighted()
     encoder.add_lora(r=2, alpha=4)

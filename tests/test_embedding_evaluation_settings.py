@@ -30,13 +30,22 @@ def test_the_split_where_there_is_one_and_all_where_there_is_none(tmp_path):
         settings(tmp_path, test_sets=["split"], split="dev").retrieval_sets()
 
 
-def test_models_that_are_there_are_named_by_their_lesson(tmp_path):
+def test_models_that_are_there_are_named_by_their_lesson(tmp_path, capsys):
     (tmp_path / "02_lesson/model").mkdir(parents=True)
     (tmp_path / "02_lesson/model/modules.json").write_text("[]", encoding="utf-8")
     (tmp_path / "03_lesson/model").mkdir(parents=True)  # a folder without a model
     paths = [str(tmp_path / name / "model") for name in ("02_lesson", "03_lesson", "04_lesson")]
     assert list(settings(tmp_path, trained=paths).models_found()) == ["02_lesson"]
+    told = capsys.readouterr().out
+    assert "02_lesson" not in told and "03_lesson/model" in told and "04_lesson/model" in told
     assert settings(tmp_path, trained=paths[1:]).models_found() == {}
+
+
+def test_e5_reads_its_prefixes_under_the_gpu_profiles(tmp_path):
+    for profile in ("t4", "a100"):
+        own = settings(tmp_path, profile=profile)
+        assert "e5" in own.model and own.base_prompts() == {"query": "query: ", "document": "passage: "}
+    assert settings(tmp_path).base_prompts() == {}
 
 
 def test_sets_that_are_not_there_are_taken_from_the_repository_and_that_is_said(tmp_path, capsys):

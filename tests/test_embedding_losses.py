@@ -48,14 +48,14 @@ def test_mask_leaves_candidates_out():
 
 def test_a_mask_that_hides_a_positive_is_refused():
     with pytest.raises(ValueError, match="hides a positive"):
-        info_nce(vectors(3, 4), vectors(3, 4), mask=torch.eye(3, dtype=torch.bool))
+        info_nce(vectors(3, 4), vectors(3, 4), temperature=0.05, mask=torch.eye(3, dtype=torch.bool))
 
 
 def test_symmetric_is_the_mean_of_both_directions():
     a, p = vectors(5, 8), vectors(5, 8, seed=1)
-    both = (info_nce(a, p) + info_nce(p, a)) / 2
-    torch.testing.assert_close(info_nce(a, p, symmetric=True), both)
-    assert abs(info_nce(a, p) - both) > 1e-4
+    both = (info_nce(a, p, temperature=0.05) + info_nce(p, a, temperature=0.05)) / 2
+    torch.testing.assert_close(info_nce(a, p, temperature=0.05, symmetric=True), both)
+    assert abs(info_nce(a, p, temperature=0.05) - both) > 1e-4
 
 
 def test_gradient_equals_the_library_s_ranking_loss():
@@ -98,12 +98,17 @@ def test_alignment_and_uniformity_at_known_points():
 def test_loss_is_float32_under_autocast():
     a, p = vectors(4, 8), vectors(4, 8, seed=1)
     with torch.autocast("cpu", torch.bfloat16):
-        inside = info_nce(a, p)
+        inside = info_nce(a, p, temperature=0.05)
     assert inside.dtype == torch.float32
-    torch.testing.assert_close(inside, info_nce(a, p), rtol=0, atol=0)
+    torch.testing.assert_close(inside, info_nce(a, p, temperature=0.05), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan")])
 def test_a_temperature_that_is_not_positive_is_refused(temperature):
     with pytest.raises(ValueError, match="temperature"):
         info_nce(vectors(3, 4), vectors(3, 4), temperature=temperature)
+
+
+def test_a_temperature_that_was_forgotten_is_refused():
+    with pytest.raises(ValueError, match="temperature must be given"):
+        info_nce(vectors(3, 4), vectors(3, 4))

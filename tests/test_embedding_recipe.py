@@ -11,6 +11,7 @@ from helpers.course.errors import InputError
 from helpers.course.files import REPOSITORY
 from helpers.data.pairs import Pairs, read_pairs
 from helpers.data.retrieval import Document, RetrievalSet
+from helpers.embedding import sentence_recipe
 from helpers.embedding.encoder import Encoder
 from helpers.embedding.losses import info_nce
 from helpers.embedding.retrieval_metrics import retrieval_metrics
@@ -190,6 +191,25 @@ def test_a_token_is_asked_for_by_name_and_never_shown(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="HF_TOKEN") as error:
         load_sentence_model(settings(tmp_path, model="nobody/no-such-model"))
     assert "hf_secret" not in str(error.value) and "is set" in str(error.value)
+
+
+@pytest.mark.parametrize("token", ["hf_secret", None])
+def test_a_token_is_read_from_the_environment_and_from_nowhere_else(token, tmp_path, monkeypatch):
+    if token:
+        monkeypatch.setenv("HF_TOKEN", token)
+    else:
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+    given = []
+    monkeypatch.setattr(sentence_recipe, "SentenceTransformer", lambda *_, **told: given.append(told["token"]))
+    sentence_recipe.open_sentence_model(settings(tmp_path).model)
+    assert given == [token or False]  # None would have the library look for a login file
+
+
+def test_widths_are_put_in_order_and_none_is_below_one(tmp_path):
+    assert settings(tmp_path, matryoshka_dims=[48, 384, 96]).matryoshka_dims == [384, 96, 48]
+    for wrong in ([384, 0], [-5], [96, 96]):
+        with pytest.raises(InputError, match="matryoshka_dims"):
+            settings(tmp_path, matryoshka_dims=wrong)
 
 
 def test_too_few_triplets_are_refused(tmp_path, triplets):

@@ -7,9 +7,10 @@ import torch
 from helpers.course.errors import InputError
 from helpers.course.files import REPOSITORY
 from helpers.course.launch import launch_plan, torchrun
+from helpers.data.retrieval import read_beir
 from helpers.embedding import contrastive_command
 from helpers.embedding.scaling import ScalingSettings, compared, share_of
-from helpers.embedding.scaling_figures import seen_by_loss
+from helpers.embedding.scaling_figures import agreement_figure, seen_by_loss
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +43,22 @@ def test_figure_shows_the_negatives_that_a_query_has(count, size):
     assert (np.diag(gathered) == 1).all() and (gathered == 3).sum() == (alone == 0).sum()
 
 
+def test_no_power_of_ten_stands_in_a_title_of_the_agreement_figure():
+    figure = agreement_figure([0.03, -0.02], {"gathered": [0.03, -0.02], "cut": [0.15, -0.1]})
+    figure.canvas.draw()
+    assert [axis.get_offset_text().get_text() for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)] == [""] * 4
+
+
+def test_a_profile_changes_the_sizes_and_has_rows_enough(tmp_path):
+    sizes = {}
+    for profile in ("cpu", "t4", "a100"):
+        own = ScalingSettings.load(profile=profile, output_dir=tmp_path / profile)
+        sizes[profile] = (len(own.shared_rows()), len(read_beir(own.distinct_set()).queries))
+        assert sizes[profile][0] == own.batch_size
+        assert sizes[profile][1] == own.train_batch_size * own.processes * own.train_steps
+    assert sizes["cpu"] < sizes["t4"] < sizes["a100"]
+
+
 def test_comparison_tells_length_from_direction():
     right = torch.tensor([3.0, 4.0])
     assert compared(right / 2, right) == pytest.approx({"error": 0.5, "cosine": 1.0, "length": 0.5})
@@ -69,3 +86,11 @@ def test_accelerate_reads_the_launch_files(tmp_path):
 def test_wrong_input_of_the_command_is_told_and_ends_with_status_2(capsys):
     assert contrastive_command.main(["-p", "batch_size", "1"]) == 2
     assert "batch_size" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", contrastive_command.NOT_READ)
+def test_the_command_refuses_what_it_does_not_read(name, capsys, monkeypatch):
+    monkeypatch.setattr(contrastive_command, "run", lambda settings: pytest.fail("it trained"))
+    value = {"compare_batches": "false", "group_size": "4", "max_queries": "5"}.get(name, "retrieval/hansol")
+    assert contrastive_command.main(["-p", name, value]) == 2
+    assert f"-p {name}" in capsys.readouterr().err

@@ -18,7 +18,16 @@ from helpers.embedding.encoder import Encoder
 from helpers.embedding.evaluation import alignment_uniformity, cosines, sts_spearman
 from helpers.embedding.losses import cosent_loss
 from helpers.embedding.search import best_values, search
-from helpers.embedding.training import Diverged, SimCSESettings, batches, pair_loss, train, validation_loss, views
+from helpers.embedding.training import (
+    Diverged,
+    History,
+    SimCSESettings,
+    batches,
+    pair_loss,
+    train,
+    validation_loss,
+    views,
+)
 
 SENTENCES = [
     "아침에 비가 내렸다.", "점심은 국수를 먹었다.", "기차가 늦게 도착했다.", "새 책을 한 권 샀다.", "친구와 공원을 걸었다.",
@@ -194,6 +203,14 @@ def test_search_runs_what_it_suggests_and_leaves_a_table(settings, monkeypatch):
     kept = read_table(settings.output_dir / "trials.csv")
     assert kept["spearman"].astype(float).tolist() == pytest.approx(table["spearman"].tolist())
     assert not list(settings.output_dir.glob("**/*.safetensors")) and not list(settings.output_dir.glob("**/*.pt"))
+
+
+def test_all_trials_of_a_search_read_as_many_pairs(settings, monkeypatch):
+    ran = []
+    monkeypatch.setattr(search_module, "train", lambda *told: ran.append(told[-1]) or History(best_spearman=0.0))
+    search(lambda: None, [], STS, STS, settings.changed(batch_size=64, max_steps=2, eval_every=1, trials=12))
+    assert {each.batch_size for each in ran} == {16, 32, 64}
+    assert all(each.max_steps * each.batch_size == 128 and each.eval_every == each.max_steps for each in ran)
 
 
 def test_training_touches_nothing_in_its_folder_but_its_own(settings):

@@ -10,7 +10,16 @@ import pytest
 
 from helpers.course.files import REPOSITORY
 from helpers.embedding.leaderboard_rows import QueryResult, Row, read_rows, save_row
-from helpers.serving.comparison import newest, query_differences, rows_table, side_by_side, sorted_table
+from helpers.embedding.mteb_tasks import leaderboard_metrics
+from helpers.serving.comparison import (
+    newest,
+    published_on,
+    query_differences,
+    rows_table,
+    side_by_side,
+    sorted_table,
+)
+from helpers.serving.leaderboard_figures import bars
 from tests.browser import open_browser
 
 PAGE = REPOSITORY / "helpers/serving/leaderboard.py"
@@ -97,6 +106,33 @@ def test_empty_page_says_what_to_do(page, tmp_path):
     app = page(tmp_path / "nothing")
     assert not app.exception and "No results yet" in app.info[0].value
     assert set(app.dataframe[0].value["kind"]) == {"published"} and len(app.dataframe[0].value) == 15
+
+
+def test_mteb_s_figures_stand_beside_published_ones(page, tmp_path):
+    scores = {f"{name}_at_{k}": k / 20 for name in ("ndcg", "mrr", "recall", "map") for k in (1, 3, 5, 10)}
+    metrics = leaderboard_metrics(scores | {"main_score": 0.5})
+    assert {name: metrics[name] for name in metrics if name.startswith("ndcg")} == {
+        "ndcg@1": 0.05,
+        "ndcg@3": 0.15,
+        "ndcg@10": 0.5,
+    }
+    assert leaderboard_metrics({"cosine_spearman": 0.4, "spearman": 0.4, "main_score": 0.4}) == {"spearman": 0.4}
+    save_row(tmp_path, Row("ours", "AutoRAGRetrieval", "measured", metrics, date="2026-01-02T03:04:05+00:00"))
+    rows = [*read_rows(tmp_path / "rows.jsonl"), *read_rows(REPOSITORY / "sample_data/published/koe5.jsonl")]
+    beside = side_by_side(rows, "ours", "KoE5", "ndcg@3")
+    assert beside["dataset"].tolist() == ["AutoRAG-benchmark"] and beside["ours"].tolist() == [0.15]
+    assert published_on(rows, "ours", beside["dataset"]) + published_on(rows, "KoE5", beside["dataset"]) == [
+        False,
+        True,
+    ]
+    drawn = bars(beside, {"ours": [False], "KoE5": [True]}, "ndcg@3").data
+    assert [(bar.text[0][5:], bar.marker.pattern.shape[0]) for bar in drawn] == [("", ""), (" published", "/")]
+    app = page(tmp_path)
+    app.selectbox(key="second").set_value("KoE5").run()
+    assert not app.exception and app.selectbox(key="metric").value == "ndcg@1"  # ndcg@10 only ours has
+    assert app.selectbox(key="dataset").options == ["AutoRAG-benchmark"]
+    assert list(app.dataframe[0].value.columns[:3]) == ["model", "dataset", "kind"]
+    assert "AutoRAGRetrieval" not in app.multiselect(key="datasets").options
 
 
 def test_damaged_results_are_named(page, tmp_path):

@@ -10,7 +10,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 
-from helpers.course.checksums import SUMS_FILE, verify_checksums
+from helpers.course.checksums import verify_where_listed
 from helpers.course.errors import InputError
 from helpers.course.files import short_path
 
@@ -91,8 +91,7 @@ def load_adapter(model: nn.Module, folder: str | Path, *, trainable: bool) -> Pe
             file=short_path(folder),
             hint="train one first with fine_tune_model_yn=0, or give the folder that such a run left",
         )
-    if (folder / SUMS_FILE).is_file():
-        verify_checksums(folder)
+    verify_where_listed(folder)
     card = read_card(folder)
     if card and card["base_fingerprint"] != fingerprint(model):
         raise InputError(

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from helpers.course.errors import InputError
 from helpers.data.pairs import Pairs
-from helpers.data.text import text_key
+from helpers.data.text import normalise, text_key
 from helpers.embedding.gather import gather, gather_texts, world
 from helpers.embedding.losses import info_nce
 
@@ -22,11 +22,17 @@ ROWS_AT_ONCE = 256
 """Rows of the similarity matrix that exist at one time: (256, M + N) instead of (B, M + N)."""
 
 
+def key_of(text: str) -> str:
+    """What equal texts have in common: :func:`~helpers.data.text.text_key`, or the text itself where it holds no letter."""
+    return text_key(text) or normalise(text)
+
+
 @dataclass(frozen=True)
 class ContrastiveRows:
     """Training rows: `documents[i]` answers `queries[i]`, none of the texts in `negatives[i]` does.
 
-    relevant  for each query's key, the keys of all documents that answer it (`helpers.data.text.text_key`)
+    relevant  for each query's key, the keys of all documents that answer it (:func:`key_of`)
+    left_out  hard negatives that :meth:`of_pairs` did not take, in the set that these rows are from
 
     Make it with :meth:`checked`, which refuses what would train wrongly.
     """
@@ -35,6 +41,7 @@ class ContrastiveRows:
     documents: list[str]
     negatives: list[list[str]]
     relevant: Mapping[str, frozenset[str]]
+    left_out: int = 0
 
     @classmethod
     def checked(
@@ -58,15 +65,15 @@ class ContrastiveRows:
         names = [f"row {name}" for name in (ids or range(len(queries)))]
         relevant: dict[str, set[str]] = defaultdict(set)
         for query, document in zip(queries, documents, strict=True):
-            relevant[text_key(query)].add(text_key(document))
+            relevant[key_of(query)].add(key_of(document))
         for name, query, document, others in zip(names, queries, documents, negatives, strict=True):
             for what, text in (("query", query), ("document", document), *(("hard negative", text) for text in others)):
                 if not text.strip():
                     raise InputError(f"the {what} is empty", place=name, hint="leave the row out, or give it a text")
             for text in others:
-                if text_key(text) == text_key(document):
+                if key_of(text) == key_of(document):
                     raise InputError("a hard negative is the same text as its positive", place=name, given=text)
-                if text_key(text) in relevant[text_key(query)]:
+                if key_of(text) in relevant[key_of(query)]:
                     raise InputError("a hard negative is a known positive of its query", place=name, given=text)
         return cls(
             list(queries), list(documents), negatives, {key: frozenset(found) for key, found in relevant.items()}
@@ -74,11 +81,12 @@ class ContrastiveRows:
 
     @classmethod
     def of_pairs(cls, *sets: Pairs) -> ContrastiveRows:
-        """Rows of e5 sets. A hard negative that another row names as the query's answer is left out."""
+        """Rows of e5 sets. A hard negative that another row names as the query's answer is left out, and counted."""
         rows = [(q, d, n) for pairs in sets for q, d, n in zip(*_sides(pairs), strict=True)]
-        answers = {(text_key(q), text_key(d)) for q, d, _ in rows}
-        kept = [[text for text in texts if (text_key(q), text_key(text)) not in answers] for q, _, texts in rows]
-        return cls.checked([q for q, _, _ in rows], [d for _, d, _ in rows], kept)
+        answers = {(key_of(q), key_of(d)) for q, d, _ in rows}
+        kept = [[text for text in texts if (key_of(q), key_of(text)) not in answers] for q, _, texts in rows]
+        made = cls.checked([q for q, _, _ in rows], [d for _, d, _ in rows], kept)
+        return replace(made, left_out=sum(len(texts) for _, _, texts in rows) - sum(map(len, kept)))
 
     def __len__(self) -> int:
         return len(self.queries)
@@ -86,7 +94,7 @@ class ContrastiveRows:
     def take(self, rows: Sequence[int]) -> ContrastiveRows:
         """The rows asked for; what is known to be relevant stays known."""
         parts = [[side[row] for row in rows] for side in (self.queries, self.documents, self.negatives)]
-        return ContrastiveRows(*parts, self.relevant)
+        return ContrastiveRows(*parts, self.relevant, self.left_out)
 
     def with_negatives(self, negatives: Sequence[Sequence[str]] | None) -> ContrastiveRows:
         """The same rows with other hard negatives (None: with none), checked as :meth:`checked` does."""
@@ -95,7 +103,7 @@ class ContrastiveRows:
 
     def keys(self) -> list[tuple[str, str]]:
         """What must not occur twice in a batch: each row's query and document."""
-        return [(f"q {text_key(q)}", f"d {text_key(d)}") for q, d in zip(self.queries, self.documents, strict=True)]
+        return [(f"q {key_of(q)}", f"d {key_of(d)}") for q, d in zip(self.queries, self.documents, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -139,11 +147,11 @@ def false_negatives(
     """
     where: dict[str, list[int]] = defaultdict(list)
     for column, text in enumerate(candidates):
-        where[text_key(text)].append(column)
+        where[key_of(text)].append(column)
     found = []
     for row, query in enumerate(queries):
-        key = text_key(query)
-        for answer in {key, text_key(candidates[row]), *relevant.get(key, ())}:
+        key = key_of(query)
+        for answer in {key, key_of(candidates[row]), *relevant.get(key, ())}:
             found += [(row, column) for column in where.get(answer, ()) if column != row]
     rows, columns = torch.tensor(sorted(found), dtype=torch.long).reshape(-1, 2).T
     return FalseNegatives(rows, columns, (len(queries), len(candidates)))

@@ -4,7 +4,8 @@
     torchrun --nproc_per_node 2 -m helpers.embedding.contrastive_command -p batch_size 128
     accelerate launch --config_file config/accelerate/one_machine.yaml -m helpers.embedding.contrastive_command --profile a100
 
-`batch_size` is the rows of one process: two processes with 128 each have one loss over 256.
+Settings of the lesson that training does not read (its test set, `compare_batches`) are refused here, as is `group_size`:
+these rows belong to no groups. `batch_size` is the rows of one process: two processes with 128 each have one loss over 256.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ from helpers.embedding.contrastive_trainer import negatives_per_query, train_con
 from helpers.embedding.gather import end_group, world
 from helpers.embedding.mining import mine_rows
 
+NOT_READ = ("test_set", "test_split", "max_queries", "compare_batches", "group_size")
+"""Settings that a file may hold, for the lesson and for callers that have groups, but that change nothing here."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train; the first process leaves the model and `metrics.json` in output_dir. Exit status 2: wrong input."""
@@ -38,12 +42,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("-p", nargs=2, action="append", default=[], dest="parameters", metavar=("NAME", "VALUE"))
     told = parser.parse_args(arguments)
     try:
-        settings = InfoNCESettings.load(
-            told.config_path,
-            profile=told.profile or detect_machine().profile,
-            smoke=told.smoke or None,
-            **parse_parameters(told.parameters),
-        )
+        given = parse_parameters(told.parameters)
+        for name in NOT_READ:
+            if name in given:
+                hint = "it is for the lesson and for callers that have groups: leave it out"
+                raise InputError(
+                    "training does not read this setting", place=f"-p {name}", given=given[name], hint=hint
+                )
+        profile = told.profile or detect_machine().profile
+        settings = InfoNCESettings.load(told.config_path, profile=profile, smoke=told.smoke or None, **given)
         run(settings)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)

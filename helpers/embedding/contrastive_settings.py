@@ -41,7 +41,7 @@ class InfoNCESettings(LessonSettings):
     chunk_tokens: int = Field(2048, ge=8, description="tokens of a chunk, padding included: the memory of a step")
     keep_mb: float = Field(0, ge=0, description="memory for graphs that are kept instead of computed twice")
     hard_negatives: int = Field(1, ge=0, description="hard negatives a query")
-    negatives_from: Literal["data", "mined"] = Field("data", description="where hard negatives come from")
+    negatives_from: Literal["data", "mined"] = Field("data", description="where the command's hard negatives come from")
     both_directions: bool = Field(False, description="documents look for their queries as well")
     loss_temperature: float = Field(0.05, gt=0, le=10, validation_alias=AliasChoices("loss_temperature", "temperature"))
     epochs: int = Field(2, ge=1)
@@ -55,7 +55,9 @@ class InfoNCESettings(LessonSettings):
     lora_alpha: float = Field(32, gt=0)
     lora_dropout: float = Field(0.0, ge=0, lt=1)
     autocast: Literal["auto", "no", "bf16", "fp16"] = Field("auto", description="the encoder's precision in training")
-    compare_batches: bool = Field(True, description="train a small and an accumulated batch beside the cached one")
+    compare_batches: bool = Field(
+        True, description="of the lesson: a small and an accumulated batch beside the cached one"
+    )
     mine_top: int = Field(30, ge=1, description="nearest documents that are looked at")
     mine_skip: int = Field(0, ge=0, description="nearest documents that are passed over")
     mine_margin: float = Field(0.95, gt=0, description="a negative scores below this share of the positive's score")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import time
+import math
+import shutil
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from typing import NoReturn
 
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
@@ -17,39 +19,31 @@ from helpers.course.errors import InputError
 from helpers.course.machine import torch_device
 from helpers.embedding.adapters import LoraWatch
 from helpers.embedding.batching import DistinctBatches
+from helpers.embedding.checkpoints import Checkpoints, ContrastiveHistory, Progress, last_whole, run_name
 from helpers.embedding.contrastive import ContrastiveRows, InfoNCE
 from helpers.embedding.contrastive_settings import InfoNCESettings
 from helpers.embedding.encoder import Encoder
 from helpers.embedding.gather import world
 from helpers.embedding.grad_cache import GradCache
+from helpers.embedding.training import Diverged
 
 MEGABYTE = 2**20
 
 
-@dataclass
-class ContrastiveHistory:
-    """What a run left: one loss and one masked share a batch, its steps and seconds, and rows that no batch took."""
-
-    losses: list[float] = field(default_factory=list)
-    masked: list[float] = field(default_factory=list)
-    steps: int = 0
-    seconds: float = 0.0
-    left_over: int = 0
-
-
 @dataclass(frozen=True)
 class Batch:
-    """Rows, and the token ids of their three sides (hard negatives in one list)."""
+    """Rows, the token ids of their three sides (hard negatives in one list), and the rows' numbers where they have any."""
 
     rows: ContrastiveRows
     sides: list[list[list[int]]]
+    numbers: Sequence[int] = ()
 
 
 class ContrastiveTrainer(Trainer):
     """Hugging Face's Trainer with a batch sampler that keeps equal texts apart, and InfoNCE over whole batches.
 
-    Mixed precision, accumulation, checkpoints, several processes and logging are the Trainer's own. Every row of a batch
-    has its first `hard_negatives` hard negatives with it. `groups` says what each row is about: see `DistinctBatches`.
+    Mixed precision, accumulation, the content of a checkpoint and several processes are the Trainer's own. Every row of a
+    batch has its first `hard_negatives` hard negatives with it. `groups` says what each row is about: see `DistinctBatches`.
     """
 
     def __init__(
@@ -62,7 +56,7 @@ class ContrastiveTrainer(Trainer):
     ) -> None:
         self.settings, self.history, self.groups = settings, ContrastiveHistory(), groups
         kept = [texts[: settings.hard_negatives] for texts in rows.negatives]
-        self.rows = ContrastiveRows(rows.queries, rows.documents, kept, rows.relevant)
+        self.rows = replace(rows, negatives=kept)
         self.tokens = _tokens(encoder, self.rows)
         if settings.piece_weights:
             encoder.weigh_pieces(self.tokens.values())
@@ -74,7 +68,7 @@ class ContrastiveTrainer(Trainer):
 
     def collate(self, numbers: Sequence[int]) -> dict[str, Batch]:
         """Row numbers -> one batch."""
-        return {"batch": _batch(self.rows.take(numbers), self.tokens)}
+        return {"batch": _batch(self.rows.take(numbers), self.tokens, numbers)}
 
     def get_train_dataloader(self) -> DataLoader:
         """Batches in which no query and no document stands twice."""
@@ -94,7 +88,10 @@ class ContrastiveTrainer(Trainer):
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Batch], return_outputs: bool = False, **_: object
     ) -> Tensor:
-        """InfoNCE of the batch; `backward()` of what it returns gives the gradient of the whole batch."""
+        """InfoNCE of the batch; `backward()` of what it returns gives the gradient of the whole batch.
+
+        Raises Diverged where a vector or the loss is not finite.
+        """
         batch = inputs["batch"]
         loss = InfoNCE(batch.rows, self.settings.loss_temperature, both_directions=self.settings.both_directions)
         if self.settings.grad_cache:
@@ -104,31 +101,59 @@ class ContrastiveTrainer(Trainer):
                 keep_bytes=int(self.settings.keep_mb * MEGABYTE),
                 no_sync=getattr(model, "no_sync", nullcontext),
             )
-            value = cache(loss, *batch.sides)
+            try:
+                value = cache(loss, *batch.sides)
+            except FloatingPointError as error:
+                self.refuse("a vector", str(error), batch.numbers, error)
         else:
             value = loss.whole(*(model(*self.model.pad(side)) for side in batch.sides))
+        if not math.isfinite(value.item()):
+            self.refuse("the loss", value.item(), batch.numbers)
         self.history.losses.append(value.item())
         self.history.masked.append(loss.masked.share)
         return (value, None) if return_outputs else value
 
+    def refuse(self, what: str, given: object, numbers: Sequence[int] = (), cause: Exception | None = None) -> NoReturn:
+        """Raise Diverged with the step, the first rows of its batch, and the rate."""
+        rows = ", ".join(map(str, numbers[:5])) + (f" and {len(numbers) - 5} more" if len(numbers) > 5 else "")
+        hint = f"the training has diverged: lower lr (it is {self.settings.lr:g})"
+        if self.state.global_step == 0 and numbers:
+            hint = (
+                "no step has been taken: the model you start from is damaged, or its numbers overflow in this precision"
+            )
+        place = f"step {self.state.global_step + bool(numbers)}" + (f", rows {rows}" if numbers else "")
+        raise Diverged(f"{what} is not a finite number", place=place, given=given, hint=hint) from cause
+
 
 def train_contrastive(
-    encoder: Encoder, rows: ContrastiveRows, settings: InfoNCESettings, groups: Sequence[Hashable] | None = None
+    encoder: Encoder,
+    rows: ContrastiveRows,
+    settings: InfoNCESettings,
+    groups: Sequence[Hashable] | None = None,
+    *,
+    shown: bool = True,
 ) -> ContrastiveHistory:
     """Train the encoder in place by `settings`; returns losses, masked shares, steps and seconds.
 
     groups  for each row what it is about: `group_size` rows of a group then stand together in a batch
+    shown   a line of progress, where the run takes more than a few seconds
 
-    Raises InputError where there are several processes and rows have hard negatives in unequal numbers.
+    Every five minutes a checkpoint is written below `output_dir/trainer`, and removed at the end: a run of the same start,
+    rows and settings that was killed goes on from it. On a CPU it ends, bit for bit, at the weights of one that was not
+    (where all epochs have as many batches: the Trainer counts epochs by the first).
+    Raises Diverged where vectors, losses or weights are no longer finite, and InputError where there are several processes
+    and rows have hard negatives in unequal numbers.
     """
+    folder = settings.output_dir / "trainer" / run_name(encoder, rows, settings, groups)
     arguments = TrainingArguments(
-        output_dir=str(settings.output_dir / "trainer"),
+        output_dir=str(folder),
         num_train_epochs=settings.epochs,
         max_steps=settings.max_steps or -1,
         gradient_accumulation_steps=settings.accumulation,
         warmup_steps=settings.warmup,
         seed=settings.seed,
-        save_strategy="no",
+        save_strategy="no",  # `Checkpoints` says when
+        save_total_limit=2,  # the newest may be half written
         logging_strategy="no",
         report_to="none",
         disable_tqdm=True,
@@ -139,10 +164,21 @@ def train_contrastive(
     )
     trainer = ContrastiveTrainer(encoder, rows, settings, arguments, groups)
     trainer.remove_callback(PrinterCallback)
-    start = time.perf_counter()
-    trainer.train()
+    checkpoints, last = Checkpoints(trainer.history), last_whole(folder)
+    trainer.add_callback(checkpoints)
+    if last:
+        checkpoints.load(last)
+    first = world()[0] == 0
+    if first and last:
+        print(f"a run that was stopped goes on after step {trainer.history.steps}")
+    if first and shown:
+        trainer.add_callback(Progress(trainer.history))
+    trainer.train(resume_from_checkpoint=None if last is None else str(last))
     trainer.accelerator.unwrap_model(encoder, keep_fp32_wrapper=False).eval()  # forward is out of autocast again
-    trainer.history.steps, trainer.history.seconds = trainer.state.global_step, time.perf_counter() - start
+    if not all(p.isfinite().all() for p in encoder.parameters() if p.requires_grad):
+        trainer.refuse("a weight", "NaN or infinity after the last step")
+    if first and folder.exists():  # a short run wrote nothing
+        shutil.rmtree(folder)
     return trainer.history
 
 
@@ -167,12 +203,16 @@ def batch_of(encoder: Encoder, rows: ContrastiveRows) -> Batch:
 
 
 def negatives_per_query(rows: ContrastiveRows, settings: InfoNCESettings) -> str:
-    """How many negatives a query meets in one loss, in words; hard ones are counted in the rows, not in the settings."""
+    """How many negatives a query meets in one loss, in words; hard ones are counted in the rows, not in the settings.
+
+    Hard negatives that the rows had to do without, since they answer their query, are told as well.
+    """
     processes, kept = world()[1], [len(texts[: settings.hard_negatives]) for texts in rows.negatives]
     together = processes * settings.batch_size
     hard, about = together * sum(kept) / max(1, len(kept)), "about " * (len(set(kept)) > 1)
     many = f"({processes} process{'es' * (processes > 1)})"
-    return f"{together - 1} documents of other queries + {about}{hard:.0f} hard negatives {many}"
+    lost = f"; {rows.left_out} hard negatives left out, which answer their query" if rows.left_out else ""
+    return f"{together - 1} documents of other queries + {about}{hard:.0f} hard negatives {many}{lost}"
 
 
 def refuse_unequal_negatives(rows: ContrastiveRows) -> None:
@@ -189,11 +229,11 @@ def refuse_unequal_negatives(rows: ContrastiveRows) -> None:
         )
 
 
-def _batch(rows: ContrastiveRows, tokens: dict[tuple[str, str], list[int]]) -> Batch:
+def _batch(rows: ContrastiveRows, tokens: dict[tuple[str, str], list[int]], numbers: Sequence[int] = ()) -> Batch:
     negatives = [text for texts in rows.negatives for text in texts]
     sides = [[tokens["query", text] for text in rows.queries]]
     sides += [[tokens["document", text] for text in texts] for texts in (rows.documents, negatives) if texts]
-    return Batch(rows, sides)
+    return Batch(rows, sides, numbers)
 
 
 def _tokens(encoder: Encoder, rows: ContrastiveRows) -> dict[tuple[str, str], list[int]]:

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from helpers.course.atomic import replaced_folder
-from helpers.course.checksums import SUMS_FILE, verify_checksums, write_checksums
+from helpers.course.checksums import verify_where_listed, write_checksums
 from helpers.course.errors import InputError
 from helpers.course.files import short_path
+from helpers.course.machine import torch_device
 from helpers.course.quiet import quiet
 from helpers.embedding import adapters
 from helpers.embedding.batching import plan_chunks
@@ -82,17 +83,16 @@ class Encoder(nn.Module):
         """Load a transformers or sentence-transformers folder or hub name, or the folder of a LoRA adapter.
 
         What is not given is read from the files beside the weights, else mean pooling and 128 tokens. Weights are
-        verified where SHA256SUMS lies beside them, must be safetensors, and are held in float32.
+        verified where SHA256SUMS lies beside them, must be safetensors, and are held in float32 on this machine's device.
         Raises InputError when there is no such model, its files are damaged, or it needs parts not known here.
         """
         quiet()
         name = resolve_model(model)
-        if (Path(name) / SUMS_FILE).is_file():
-            verify_checksums(name)
+        verify_where_listed(name)
         if (Path(name) / "adapter_config.json").is_file():
             return cls._load_with_adapter(Path(name), pooling, max_length, prompts, prompt, trainable_adapter)
         try:
-            network = AutoModel.from_pretrained(name, dtype=torch.float32, use_safetensors=True)
+            network = AutoModel.from_pretrained(name, dtype=torch.float32, use_safetensors=True).to(torch_device())
             tokenizer = AutoTokenizer.from_pretrained(name)
         except (OSError, ValueError) as error:
             raise cannot_load(model, error) from error

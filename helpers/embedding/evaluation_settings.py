@@ -8,7 +8,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from helpers.course.errors import InputError
-from helpers.course.files import repository_path
+from helpers.course.files import repository_path, short_path
 from helpers.data.pairs import Pairs, read_sts
 from helpers.data.retrieval import RetrievalSet, read_beir
 from helpers.embedding.data_settings import DataSettings
@@ -25,6 +25,10 @@ class EvaluationSettings(DataSettings):
     split: str = Field("test", description="of test sets that have splits")
     max_queries: int | None = Field(None, ge=2, description="the first queries of each set; null: all")
     max_length: int | None = Field(None, ge=8, description="null: what each model was saved with")
+    query_prompt: str | None = Field(None, description="the base's, put before a query; null: what is saved with it")
+    document_prompt: str | None = Field(
+        None, description="the base's, put before a document; null: what is saved with it"
+    )
     top: int = Field(100, ge=10, description="documents kept of a ranking")
     fusion_k: int = Field(60, ge=0)
     sts_file: str = Field("sts/sts.tsv", description="below data_dir")
@@ -34,13 +38,23 @@ class EvaluationSettings(DataSettings):
     run_hub_tasks: bool = Field(False, description="fetch the MTEB tasks that are not in mteb_dir")
 
     def models_found(self) -> dict[str, Path]:
-        """The trained models that are there, by the folder of the lesson that left them.
+        """The trained models that are there, by the folder of the lesson that left them; those that are not there are named.
 
         Raises InputError where two of them have one name, or one that the lesson gives away itself.
         """
-        found = [path for path in map(repository_path, self.trained) if (path / "modules.json").is_file()]
+        found = []
+        for path in map(repository_path, self.trained):
+            if (path / "modules.json").is_file():
+                found.append(path)
+            else:
+                print(f"there is no model in {short_path(path)}, so none is evaluated")
         _refuse_equal(["base", "BM25", *map(model_name, found)], "trained")
         return {model_name(path): path for path in found}
+
+    def base_prompts(self) -> dict[str, str]:
+        """The prompts that are given for the base, by the names under which a model keeps its own."""
+        given = {"query": self.query_prompt, "document": self.document_prompt}
+        return {name: text for name, text in given.items() if text is not None}
 
     def retrieval_sets(self) -> dict[str, RetrievalSet]:
         """The test sets by folder name: the test split where a set has splits, its first ``max_queries`` queries.

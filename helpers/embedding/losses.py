@@ -18,7 +18,7 @@ def info_nce(
     anchor: Tensor,
     positive: Tensor,
     negatives: Tensor | None = None,
-    temperature: float = 0.05,
+    temperature: float | None = None,
     *,
     symmetric: bool = False,
     mask: Tensor | None = None,
@@ -34,12 +34,14 @@ def info_nce(
     positive   (M, H), M >= B: row `first + i` belongs to anchor i. M > B when positives came from other processes.
     negatives  (N, H), or (B, K, H) for K hard negatives each; every anchor is compared with all of them
     mask       (B, M + N) bool, True = leave this candidate out for this anchor (a false negative); never the positive
+    temperature
+               must be given: a default would hide a setting that never arrived here
     symmetric  also find each positive's anchor among the anchors, and take the mean of both losses (needs M = B)
 
-    Raises ValueError for a temperature that is not positive, shapes that do not fit, or a mask that hides a positive.
+    Raises ValueError for a temperature that is not given or not positive, shapes that do not fit, a mask that hides a positive.
     """
-    if not temperature > 0:
-        raise ValueError(f"temperature must be greater than 0, got {temperature}")
+    if temperature is None or not temperature > 0:
+        raise ValueError(f"temperature must be given, and greater than 0; got {temperature}")
     rows, count = len(anchor), len(positive)
     if first + rows > count or (symmetric and rows != count):
         raise ValueError(f"{rows} anchors with positives {first} to {first + rows - 1} do not fit {count} positives")

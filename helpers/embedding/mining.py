@@ -15,8 +15,7 @@ import numpy as np
 import torch
 
 from helpers.course.errors import InputError
-from helpers.data.text import text_key
-from helpers.embedding.contrastive import ContrastiveRows
+from helpers.embedding.contrastive import ContrastiveRows, key_of
 from helpers.embedding.encoder import Encoder
 
 ROWS_AT_ONCE, COLUMNS_AT_ONCE = 1024, 16_384
@@ -114,11 +113,11 @@ def mine_rows(
     A document with the text of a known positive, or of the query, counts as a positive. The documents of the rows belong
     to what is searched.
     """
-    texts = list({text_key(text): text for text in [*rows.documents, *corpus]}.values())
-    number = {text_key(text): place for place, text in enumerate(texts)}
+    texts = list({key_of(text): text for text in [*rows.documents, *corpus]}.values())
+    number = {key_of(text): place for place, text in enumerate(texts)}
     asked = list(dict.fromkeys(rows.queries))
     answers = [
-        [number[key] for key in {text_key(query), *rows.relevant[text_key(query)]} if key in number] for query in asked
+        [number[key] for key in {key_of(query), *rows.relevant[key_of(query)]} if key in number] for query in asked
     ]
     found = mine(
         encoder.encode(asked, prompt="query"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +18,27 @@ from mteb.abstasks.task_metadata import TaskMetadata
 from sentence_transformers import SentenceTransformer
 
 from helpers.course.errors import InputError
+from helpers.course.files import read_table, short_path
 from helpers.data.pairs import Pairs, read_sts
 from helpers.data.retrieval import RetrievalSet, read_beir
+from helpers.embedding.retrieval_metrics import KS
 from helpers.embedding.runs import judged_queries
 
 HUB = "huggingface.co"
 SPLIT = "test"
+SAME_SPLIT = {"dev": "validation", "validation": "dev"}
+RANKED = ("ndcg", "mrr", "recall")
+"""What MTEB and :mod:`helpers.embedding.retrieval_metrics` both know (MTEB gives no F1 of single queries)."""
 
 
 def retrieval_task(name: str, data: RetrievalSet) -> AbsTask:
-    """A retrieval set as an MTEB task; its main score is NDCG@10."""
+    """A retrieval set as an MTEB task; its main score is NDCG@10. Queries without a positive are left out, and named."""
     queries = judged_queries(data)
+    if lost := [query for query in data.queries if query not in queries]:
+        told = ", ".join(lost[:5]) + (" ..." if len(lost) > 5 else "")
+        print(
+            f"{name}: {len(lost)} of {len(data.queries)} queries have no relevant document and are not scored: {told}"
+        )
     split = {
         "corpus": Dataset.from_list([{"id": key, "title": d.title, "text": d.text} for key, d in data.corpus.items()]),
         "queries": Dataset.from_list([{"id": key, "text": text} for key, text in queries.items()]),
@@ -49,17 +59,21 @@ def sts_task(name: str, pairs: Pairs) -> AbsTask:
 def find_tasks(names: Sequence[str], folder: str | Path, *, hub: bool = True) -> tuple[list[AbsTask], list[str]]:
     """MTEB's tasks of these names, and the names that are not to be had.
 
-    ``folder/<name>`` (a BEIR folder) and ``folder/<name>.tsv`` (scored pairs) come first: the same tasks from local data.
+    ``folder/<name>`` (a BEIR folder) and ``folder/<name>.tsv`` (scored pairs) come first: the same tasks from local data,
+    of which the split is taken that MTEB scores (``test`` for a name that MTEB does not know), or all where none is named.
     The others are fetched from the hub, where ``hub`` allows it and it can be reached.
+
+    Raises InputError for local data whose splits do not include that one: training queries are no test.
     """
     found, missing = [], []
     online = hub and hub_reachable()
+    known = {task.metadata.name: task.metadata.eval_splits[0] for task in mteb.get_tasks(languages=["kor"])}
     for name in names:
-        if (Path(folder) / name).is_dir():
-            data = read_beir(Path(folder) / name)
-            found.append(retrieval_task(name, data.of_split(SPLIT) if SPLIT in data.splits.values() else data))
-        elif (Path(folder) / f"{name}.tsv").is_file():
-            found.append(sts_task(name, read_sts(Path(folder) / f"{name}.tsv", SPLIT)))
+        path, table = Path(folder) / name, Path(folder) / f"{name}.tsv"
+        if path.is_dir():
+            found.append(retrieval_task(name, _of_split(path, known.get(name, SPLIT))))
+        elif table.is_file():
+            found.append(sts_task(name, _pairs_of_split(table, known.get(name, SPLIT))))
         elif online:
             found.append(mteb.get_task(name, languages=["kor"]))
         else:
@@ -88,6 +102,44 @@ def mteb_scores(model: SentenceTransformer, tasks: Sequence[AbsTask]) -> dict[st
         [parts] = each.scores.values()
         scores[each.task_name] = {key: value for key, value in parts[0].items() if isinstance(value, float)}
     return scores
+
+
+def leaderboard_metrics(scores: Mapping[str, float]) -> dict[str, float]:
+    """One task's scores under the leaderboard's names: ``ndcg@1``, ``ndcg@3`` and so on, or ``spearman``."""
+    if "cosine_spearman" in scores:
+        return {"spearman": scores["cosine_spearman"]}
+    return {f"{metric}@{k}": scores[f"{metric}_at_{k}"] for k in KS for metric in RANKED}
+
+
+def _of_split(folder: Path, wanted: str) -> RetrievalSet:
+    """The queries of that split, and those that name none; the whole set where no query that is judged names one."""
+    data = read_beir(folder)
+    splits = {data.splits[query] for query in data.qrels if query in data.splits}
+    if not splits:
+        return data
+    split = _one_of(splits, wanted, folder)
+    queries = {key: text for key, text in data.queries.items() if data.splits.get(key, split) == split}
+    return RetrievalSet(data.corpus, queries, {query: data.qrels[query] for query in data.qrels if query in queries})
+
+
+def _pairs_of_split(path: Path, wanted: str) -> Pairs:
+    """The pairs of that split; all where the file has no column of splits."""
+    table = read_table(path, quoted=False)
+    return read_sts(path, _one_of(set(table["split"]), wanted, path) if "split" in table else None)
+
+
+def _one_of(splits: set[str], wanted: str, file: Path) -> str:
+    """``wanted``, or its other name."""
+    for split in (wanted, SAME_SPLIT.get(wanted)):
+        if split in splits:
+            return split
+    raise InputError(
+        "this task is scored on a split that these data do not have",
+        file=short_path(file),
+        given=", ".join(sorted(splits)),
+        allowed=wanted,
+        hint="leave training data out; data without any split are used whole",
+    )
 
 
 def _task(kind: type[AbsTask], name: str, type_: str, main: str, data: dict[str, Any], **more: Any) -> AbsTask:

@@ -73,8 +73,8 @@ class ScalingSettings(InfoNCESettings):
         return encoder.save(self.output_dir / "no_dropout")
 
     def exact_encoder(self) -> Encoder:
-        """The encoder in float64, dropout off: whatever then differs is an error of method, not of rounding or chance."""
-        encoder = self.encoder().double().eval()
+        """The encoder in float64 on the CPU, dropout off: what then differs is an error of method, not rounding or chance."""
+        encoder = self.encoder().cpu().double().eval()
         for name, parameter in encoder.named_parameters():
             if "pooler" in name:  # no loss reaches it
                 parameter.requires_grad_(False)

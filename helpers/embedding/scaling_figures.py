@@ -61,7 +61,7 @@ def agreement_figure(one: Sequence[float], several: Mapping[str, Sequence[float]
         axes.scatter(one, values, s=9, color=PALETTE[number % len(PALETTE)])
         axes.set_title(name, fontsize=9)
         axes.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
-        axes.ticklabel_format(style="sci", scilimits=(0, 0))
+        axes.ticklabel_format(style="plain")  # the power of ten would stand in the title
     figure.supxlabel("gradient from one process", fontsize=10)
     figure.supylabel("from several", fontsize=10)
     plt.close(figure)

@@ -24,11 +24,13 @@ def search(
     """Optuna over lr, loss_temperature and batch_size: one row a trial, best first, column `spearman` on `sts`.
 
     `new_encoder()` must give a fresh encoder with the same weights each time. Every trial gets its own settings object, so
-    that what was suggested is what runs; the values that ran stand in the table beside the score. Seeded. The table is
-    left in `output_dir/trials.csv`, written anew after every trial, and each trial is one run of `settings.logger`. A trial
-    that diverged has no `spearman`.
+    that what was suggested is what runs; the values that ran stand in the table beside the score. With `max_steps`, all
+    trials read as many pairs as so many steps of `batch_size` do, and each is validated once, at its end. Seeded. The
+    table is left in `output_dir/trials.csv`, written anew after every trial, and each trial is one run of
+    `settings.logger`. A trial that diverged has no `spearman`.
     """
     rows: list[dict[str, float]] = []
+    pairs = settings.max_steps and settings.max_steps * settings.batch_size
 
     def trial_score(trial: optuna.Trial) -> float:
         suggested = {
@@ -38,6 +40,8 @@ def search(
         }
         folder = settings.output_dir / f"trial_{trial.number}"
         shutil.rmtree(folder, ignore_errors=True)
+        if pairs:  # a larger batch must not win by having read more
+            suggested["max_steps"] = suggested["eval_every"] = math.ceil(pairs / suggested["batch_size"])
         own = settings.changed(output_dir=folder, **suggested)
         try:
             history = train(new_encoder(), sets, validation, sts, own)

@@ -23,7 +23,7 @@ from sentence_transformers.sentence_transformer.training_args import BatchSample
 from torch import nn
 from transformers import PrinterCallback
 
-from helpers.course.checksums import SUMS_FILE, verify_checksums
+from helpers.course.checksums import verify_where_listed
 from helpers.course.errors import InputError
 from helpers.course.files import short_path
 from helpers.course.machine import set_seed, torch_device
@@ -33,6 +33,7 @@ from helpers.embedding.evaluation import check_scored
 from helpers.embedding.loading import cannot_load, check_max_length, check_prompt, longest, resolve_model
 from helpers.embedding.piece_weights import PieceWeights
 from helpers.embedding.runs import TOP, dense_run, documents_of, judged_queries
+from helpers.embedding.training import refuse_not_finite
 from helpers.embedding.triplet_settings import LossName, TripletSettings
 
 TOKEN_VARIABLE = "HF_TOKEN"
@@ -57,15 +58,14 @@ def open_sentence_model(model: str | Path, max_length: int | None = None) -> Sen
     licence accepted and a token in the environment. Raises InputError where the model cannot be had or is damaged.
     """
     name = resolve_model(model)
-    if (Path(name) / SUMS_FILE).is_file():
-        verify_checksums(name)
+    verify_where_listed(name)
     token = os.environ.get(TOKEN_VARIABLE)
     try:
         opened = SentenceTransformer(
             name,
             device=str(torch_device()),
             model_kwargs={"dtype": torch.float32, "use_safetensors": True},
-            token=token,
+            token=token or False,  # None would make the library read the login file
         )
     except (OSError, ValueError) as error:
         hint = (
@@ -130,7 +130,7 @@ def train_triplets(
     Runs ``epochs`` or else ``settings.max_steps`` steps. No text stands twice in a batch (it would be a false negative).
     ``prompts`` puts the task prompts before the texts. ``scored`` pairs are trained beside the triplets, batch by batch,
     with CoSENT. Raises InputError where there are fewer rows than a batch takes, a prompt leaves no room for the texts, or
-    the scores are all the same.
+    the scores are all the same, Diverged where a loss is no finite number.
     """
     size = batch_size or settings.batch_size
     for rows in (triplets, *([scored] if scored else [])):
@@ -159,6 +159,7 @@ def train_triplets(
         seed=settings.seed,
         use_cpu=model.device.type == "cpu",
         logging_steps=1,
+        logging_nan_inf_filter=False,  # by default a loss that is not finite is reported as 0
         save_strategy="no",
         report_to="none",
         disable_tqdm=True,
@@ -168,7 +169,10 @@ def train_triplets(
     trainer.remove_callback(PrinterCallback)
     trainer.train()
     model.eval()
-    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    history = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    for step, value in enumerate(history, 1):
+        refuse_not_finite("loss", value, step, arguments.learning_rate)
+    return history
 
 
 def word_vector_rate(model: SentenceTransformer, rate: float | None) -> dict[str, float]:

@@ -188,7 +188,7 @@ def train(encoder: Encoder, sets: list[Pairs], validation: Pairs, sts: Pairs, se
             torch.manual_seed(settings.seed * 1_000_003 + step)
             encoder.train()
             loss = pair_loss(encoder, batch, settings.loss_temperature, settings.score_temperature)
-            _refuse_not_finite("loss", loss.item(), step, settings.lr)
+            refuse_not_finite("loss", loss.item(), step, settings.lr)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(trained.values(), 1.0)
             optimizer.step()
@@ -242,14 +242,15 @@ def _validate(
 ) -> None:
     loss = validation_loss(encoder, validation, settings.batch_size, settings.loss_temperature, settings.seed)
     spearman = sts_spearman(encoder, sts.first, sts.second, sts.scores)
-    _refuse_not_finite("Spearman on the dev side", spearman, step, settings.lr)
+    refuse_not_finite("Spearman on the dev side", spearman, step, settings.lr)
     history.validations.append({"step": step, "validation_loss": loss, "spearman": spearman})
     log.log({"validation_loss": loss, "spearman": spearman}, step)
     if spearman > history.best_spearman:
         history.best_step, history.best_spearman = step, spearman
 
 
-def _refuse_not_finite(what: str, value: float, step: int, lr: float) -> None:
+def refuse_not_finite(what: str, value: float, step: int, lr: float) -> None:
+    """Raise :class:`Diverged` where a loss or a score is NaN or infinite."""
     if not math.isfinite(value):
         hint = f"the training has diverged: lower lr (it is {lr:g})"
         raise Diverged(f"the {what} is not a finite number", place=f"step {step}", given=value, hint=hint)

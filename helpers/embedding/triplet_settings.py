@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, field_validator
 
 from helpers.embedding.data_settings import DataSettings
 
@@ -32,7 +32,9 @@ class TripletSettings(DataSettings):
         0.3, gt=0, le=2, description="cosine distance by which a negative must be further off"
     )
     loss_temperature: float = Field(0.05, gt=0, le=10, description="1 / scale of MultipleNegativesRankingLoss")
-    matryoshka_dims: list[int] = Field([384, 192, 96, 48], min_length=1, description="widths that must work alone")
+    matryoshka_dims: list[Annotated[int, Field(ge=1)]] = Field(
+        [384, 192, 96, 48], min_length=1, description="widths that must work alone; put widest first"
+    )
     loss_name: LossName = Field("MultipleNegativesRankingLoss", description="what the recipe trains with")
     query_prompt: str | None = Field(None, description="put before a query; null: what is saved with the model")
     document_prompt: str | None = Field(None, description="put before a document; null: what is saved with the model")
@@ -41,3 +43,10 @@ class TripletSettings(DataSettings):
     recipe_batch_size: int = Field(1, ge=1)
     recipe_epochs: int = Field(5, ge=1)
     recipe_lr: float = Field(2e-5, gt=0, le=1)
+
+    @field_validator("matryoshka_dims")
+    @classmethod
+    def _widest_first(cls, widths: list[int]) -> list[int]:
+        if len(set(widths)) < len(widths):
+            raise ValueError("a width stands there twice")
+        return sorted(widths, reverse=True)

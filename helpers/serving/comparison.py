@@ -4,25 +4,38 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pandas as pd
 
 from helpers.embedding.leaderboard_rows import QueryResult, Row
 
+ONE_NAME = {"AutoRAGRetrieval": "AutoRAG-benchmark"}
+"""Data sets that MTEB calls one way and published tables another."""
 FACTS = ("kind", "split", "queries", "documents", "seed", "hardware", "date", "settings", "source")
 TIE = 1e-9
 
 
+def dataset_of(row: Row) -> str:
+    """The one name of a row's data set."""
+    return ONE_NAME.get(row.dataset, row.dataset)
+
+
+def compared_on(row: Row) -> str:
+    """``Row.test`` under the data set's one name: scores compare within it only."""
+    return replace(row, dataset=dataset_of(row)).test
+
+
 def rows_table(rows: Sequence[Row]) -> pd.DataFrame:
-    """One line a row: model, dataset, every metric that any row has (empty where it has none), then the facts."""
+    """One line a row: model, dataset, kind, every metric that any row has (empty where it has none), the other facts."""
     lines = []
     for row in rows:
         facts = {name: getattr(row, name) for name in FACTS}
         told = {key: value for key, value in row.settings.items() if value is not None}
         facts["settings"] = json.dumps(told, ensure_ascii=False) if told else ""
-        lines.append({"model": row.model, "dataset": row.dataset, **row.metrics, **facts})
+        lines.append({"model": row.model, "dataset": dataset_of(row), **row.metrics, **facts})
     metrics = list(dict.fromkeys(name for row in rows for name in row.metrics))
-    return pd.DataFrame(lines, columns=["model", "dataset", *metrics, *FACTS])
+    return pd.DataFrame(lines, columns=["model", "dataset", FACTS[0], *metrics, *FACTS[1:]])
 
 
 def sorted_table(table: pd.DataFrame, by: str, *, best_first: bool = True) -> pd.DataFrame:
@@ -32,19 +45,24 @@ def sorted_table(table: pd.DataFrame, by: str, *, best_first: bool = True) -> pd
 
 
 def newest(rows: Sequence[Row], model: str, test: str) -> Row | None:
-    """The row of a model on a test (``Row.test``) that was measured last; a published one counts as oldest."""
-    own = [row for row in rows if (row.model, row.test) == (model, test)]
+    """The row of a model on a test (:func:`compared_on`) that was measured last; a published one counts as oldest."""
+    own = [row for row in rows if (row.model, compared_on(row)) == (model, test)]
     return max(own, key=lambda row: row.date or "", default=None)
 
 
 def side_by_side(rows: Sequence[Row], first: str, second: str, metric: str) -> pd.DataFrame:
-    """dataset (``Row.test``), and a column of ``metric`` for each model: the tests that both have it for, by name."""
+    """dataset (:func:`compared_on`), and a column of ``metric`` for each model: the tests that both have it for, by name."""
     lines = []
-    for test in sorted({row.test for row in rows}):
+    for test in sorted({compared_on(row) for row in rows}):
         pair = [newest(rows, model, test) for model in (first, second)]
         if all(row is not None and metric in row.metrics for row in pair):
             lines.append({"dataset": test, first: pair[0].metrics[metric], second: pair[1].metrics[metric]})
     return pd.DataFrame(lines, columns=["dataset", first, second])
+
+
+def published_on(rows: Sequence[Row], model: str, tests: Sequence[str]) -> list[bool]:
+    """For each test, whether the model's row there is a figure of others."""
+    return [newest(rows, model, test).kind == "published" for test in tests]
 
 
 def query_differences(first: Sequence[QueryResult], second: Sequence[QueryResult], metric: str) -> pd.DataFrame:

@@ -16,7 +16,16 @@ import streamlit as st
 from helpers.course.errors import InputError
 from helpers.course.paths import repository_path, short_path
 from helpers.embedding.leaderboard_rows import ROWS_FILE, QueryResult, Row, read_query_results, read_rows
-from helpers.serving.comparison import FACTS, newest, query_differences, rows_table, side_by_side, sorted_table
+from helpers.serving.comparison import (
+    FACTS,
+    dataset_of,
+    newest,
+    published_on,
+    query_differences,
+    rows_table,
+    side_by_side,
+    sorted_table,
+)
 from helpers.serving.leaderboard_figures import bars, radar
 
 RESULTS = "outputs/05_embedding_evaluation/leaderboard"
@@ -63,13 +72,13 @@ def _filtered(rows: list[Row]) -> list[Row]:
     with st.sidebar:
         st.header("Filter · 거르기")
         kinds = st.multiselect("Measured or published", sorted({row.kind for row in rows}), key="kinds")
-        datasets = st.multiselect("Data sets", sorted({row.dataset for row in rows}), key="datasets")
+        datasets = st.multiselect("Data sets", sorted({dataset_of(row) for row in rows}), key="datasets")
         name = st.text_input("Model name contains", key="name").strip().casefold()
     return [
         row
         for row in rows
         if (not kinds or row.kind in kinds)
-        and (not datasets or row.dataset in datasets)
+        and (not datasets or dataset_of(row) in datasets)
         and name in row.model.casefold()
     ]
 
@@ -102,16 +111,19 @@ def _comparison(rows: list[Row], results: Path) -> None:
     first = left.selectbox("First model", names, key="first")
     second = middle.selectbox("Second model", names, index=min(1, len(names) - 1), key="second")
     metrics = list(dict.fromkeys(name for row in rows if row.model in (first, second) for name in row.metrics))
+    metrics = [name for name in metrics if not side_by_side(rows, first, second, name).empty] or metrics
     metric = right.selectbox("Metric", metrics, index=metrics.index(_main(metrics)), key="metric")
     table = side_by_side(rows, first, second, metric)
     if first == second or table.empty:
         st.info("Choose two different models that were scored on the same data set with this metric.")
         return
-    st.plotly_chart(bars(table, first, second, metric), key="bars")
+    published = {model: published_on(rows, model, table["dataset"]) for model in (first, second)}
+    st.plotly_chart(bars(table, published, metric), key="bars")
     dataset = st.selectbox("Data set", table["dataset"], key="dataset")
     chosen = [newest(rows, model, dataset) for model in (first, second)]
     if len(set(chosen[0].metrics) & set(chosen[1].metrics)) > 2:
-        st.plotly_chart(radar(chosen[0].metrics, chosen[1].metrics, (first, second)), key="radar")
+        names = tuple(f"{row.model}{' (published)' * (row.kind == 'published')}" for row in chosen)
+        st.plotly_chart(radar(chosen[0].metrics, chosen[1].metrics, names), key="radar")
     each = (_readable(lambda row=row: read_query_results(results, row)) for row in chosen)
     _queries(*each, metric, first, second)
 

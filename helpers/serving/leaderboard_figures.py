@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -12,15 +12,19 @@ from helpers.course.plots import GRID, INK, PALETTE
 FONT = "Noto Sans KR, Apple SD Gothic Neo, Malgun Gothic, NanumGothic, sans-serif"
 
 
-def bars(table: pd.DataFrame, first: str, second: str, metric: str) -> go.Figure:
-    """Groups of two bars, one group a data set; ``table`` as :func:`~helpers.serving.comparison.side_by_side` gives it."""
+def bars(table: pd.DataFrame, models: Mapping[str, Sequence[bool]], metric: str) -> go.Figure:
+    """Groups of two bars, one group a data set; ``table`` as :func:`~helpers.serving.comparison.side_by_side` gives it.
+
+    models  the two names, and for each line of the table whether that model's figure is published: then it is hatched
+    """
     figure = go.Figure()
-    for colour, model in zip(PALETTE, (first, second), strict=False):
-        texts = [f"{value:.3f}" for value in table[model]]
+    for colour, (model, published) in zip(PALETTE, models.items(), strict=False):
+        texts = [f"{value:.3f}{' published' * told}" for value, told in zip(table[model], published, strict=True)]
+        marker = {"color": colour, "pattern": {"shape": ["/" if told else "" for told in published]}}
         figure.add_bar(
-            x=table["dataset"], y=table[model], name=model, marker_color=colour, text=texts, textposition="outside"
+            x=table["dataset"], y=table[model], name=model, marker=marker, text=texts, textposition="outside"
         )
-    figure.update_yaxes(title=metric, range=[min(0.0, table[[first, second]].min().min()), 1.05], gridcolor=GRID)
+    figure.update_yaxes(title=metric, range=[min(0.0, table[list(models)].min().min()), 1.05], gridcolor=GRID)
     return _styled(figure, barmode="group", bargap=0.35)
 
 
