@@ -3,6 +3,8 @@
 import copy
 import json
 import math
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -17,7 +19,7 @@ from helpers.instruct.dpo import answer_lengths, dpo_loss, padded, pair_log_prob
 from helpers.instruct.dpo_run import need_ln_2, without_reference
 from helpers.instruct.dpo_settings import DpoSettings
 from helpers.instruct.preference_sets import length_table, preference_sets
-from helpers.instruct.preferences import length_matched, need_apart, read_pairs, split_by_prompt, to_pair
+from helpers.instruct.preferences import Pair, length_matched, need_apart, read_pairs, split_by_prompt, to_pair
 from helpers.instruct.prompts import Prompt
 from helpers.instruct.win_rate import length_matched_win_rate, longer_preferred, value_of_a_token, win_rate
 
@@ -234,6 +236,26 @@ def test_matched_pairs_are_longer_as_often_as_shorter(prompt):
     assert sum(pair.difference for pair in matched[:2]) == 0
     with pytest.raises(InputError, match=r"(?s)lengths are matched.*longer in 6 pairs, shorter in 0"):
         length_matched(pairs[:6])
+
+
+def test_lengths_are_matched_not_only_counted():
+    differences = [1, 2, 3, 30, 31, -29, -30]
+    pairs = [
+        Pair("", "", "", "", "", 1, [], [0] * (40 + max(each, 0)), [0] * (40 - min(each, 0))) for each in differences
+    ]
+    assert [pair.difference for pair in pairs] == differences
+    assert [pair.difference for pair in length_matched(pairs)] == [30, 31, -29, -30]
+
+
+def test_a_cut_off_run_goes_on_and_a_wrong_reference_stops_at_the_first_step(tmp_path):
+    """From an adapter whose base is named by a path from the repository's root, in another working folder."""
+    command = [sys.executable, "-m", "tests.instruct_dpo_run", str(tmp_path)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    said = json.loads(done.stdout.splitlines()[-1])
+    assert said["steps"] == [1, 2, 3, 4] and said["resumed_from"] == 2 and said["matrices"] == 2 * 8 * 7
+    assert said["same"] is True and said["same_losses"] is True
+    assert "another model than the start" in said["refused"] and said["refused_at"] <= 1
 
 
 def test_a_judge_that_looks_only_at_length_gets_one_half():

@@ -155,6 +155,8 @@ def test_wrong_requests_are_named(engine):
         engine.ask([[2, 5], [5] * CONTEXT])
     with pytest.raises(InputError, match=r"prompt 1[\s\S]*0 tokens"):
         engine.log_probs([[]], [[]])
+    with pytest.raises(InputError, match=r"vLLM refuses[\s\S]*top_p"):
+        engine.ask([[2, 5]], top_p=7)
 
 
 def test_what_an_engine_prints_goes_to_its_log(tmp_path, capfd):

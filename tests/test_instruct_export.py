@@ -1,5 +1,6 @@
 """Exports and their gate: what is admitted, what is refused and why, and that a refused export replaces nothing."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -8,6 +9,7 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, MistralConfig, MistralForCausalLM
 
+from helpers.course.checksums import sha256, weights_fingerprint
 from helpers.course.errors import InputError
 from helpers.course.paths import sample_data
 from helpers.instruct.adapters import WEIGHTS, save_adapter
@@ -23,7 +25,7 @@ from helpers.instruct.export import (
 )
 from helpers.instruct.export_adapters import PROJECTIONS, manner_rows, save_scaled, train_manner
 from helpers.instruct.export_figures import gate_figure
-from helpers.instruct.export_gate import ExportGate, agreement_rows
+from helpers.instruct.export_gate import ExportGate
 from helpers.instruct.export_probes import probe_questions
 from helpers.instruct.generation import LocalModel
 from helpers.instruct.models import load_language_model
@@ -150,9 +152,25 @@ def test_an_admitted_export_takes_the_place_of_the_old_one(merged, tmp_path):
     for text in ("first", "second"):
         with new_folder(tmp_path / "shipped") as draft:
             (draft / text).write_text(text)
-            write_report(draft, {"difference": 0.01, "name": "적금"})
-    assert sorted(path.name for path in (tmp_path / "shipped").iterdir()) == sorted(["second", REPORT_FILE])
-    assert "적금" in (tmp_path / "shipped" / REPORT_FILE).read_text(encoding="utf-8")
+    assert [path.name for path in (tmp_path / "shipped").iterdir()] == ["second"]
+
+
+def test_the_report_says_from_what_an_export_was_made_and_that_one_engine_refused_it(gate, base, adapter, tmp_path):
+    def report(**found):
+        path = write_report(tmp_path, gate, found, base=base, adapter=adapter, weights="bfloat16")
+        assert path == tmp_path / REPORT_FILE
+        return json.loads(path.read_text(encoding="utf-8"))
+
+    good = replace(gate.base, equal_ids=1.0, equal_answers=0.75, ties=0.25, difference=0.01)
+    first = report(transformers=good)
+    assert first["admitted"] and first["found"]["transformers"]["refused_for"] == []
+    assert (first["probes"], first["tolerance"], first["weights"]) == (6, TOLERANCE, "bfloat16")
+    assert first["adapter_sha256"] == sha256(adapter / WEIGHTS) and first["base_fingerprint"] == weights_fingerprint(
+        base
+    )
+    assert [first["found"]["transformers"][name] for name in ("equal_ids", "equal_answers", "ties")] == [1, 0.75, 0.25]
+    second = report(transformers=good, vLLM=gate.base)
+    assert not second["admitted"] and "log-probabilities" in second["found"]["vLLM"]["refused_for"][0]
 
 
 def test_a_gate_that_could_not_refuse_is_not_made(base, adapter, tmp_path):
@@ -256,7 +274,6 @@ def test_the_second_adapter_learns_and_leaves_the_model_as_it_was(merged, tmp_pa
     assert list(after) == list(before) and all(torch.equal(after[name], before[name]) for name in before)
 
 
-def test_figure_and_table_of_the_gate(gate):
+def test_figure_of_the_gate(gate):
     figure = gate_figure({"base": gate.base}, TOLERANCE)
     assert len(figure.axes[0].patches) == 1 and figure.axes[0].get_xscale() == "log"
-    assert agreement_rows({"base": gate.base})[0]["export"] == "base"

@@ -40,6 +40,14 @@ def test_a_batch_gives_the_answers_of_one_question_at_a_time(base):
     assert model.training is False
 
 
+def test_a_model_is_loaded_in_the_precision_that_is_asked_for():
+    as_stored, in_4_bits = (load_language_model(BASE, torch.float32, load_in_4bit=four)[1] for four in (False, True))
+    assert as_stored.dtype == torch.float32 and not as_stored.training
+    assert in_4_bits.get_memory_footprint() < 0.6 * as_stored.get_memory_footprint()
+    layer = in_4_bits.model.layers[0].mlp.up_proj
+    assert layer.weight.quant_state.quant_type == "nf4" and layer.weight.quant_state.nested  # as Unsloth's QLoRA
+
+
 def test_a_streamed_answer_is_the_answer(base, capsys):
     model, prompt = base
     row = product_rows(1)[0]

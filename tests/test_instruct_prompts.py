@@ -24,10 +24,17 @@ CHATML = (
 )
 
 
-def tokenizer_of(template=None, **changes):
+NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role here') }}{% endif %}" + MISTRAL
+
+
+def tokenizer_of(template=None, named=True, **changes):
+    """``named``: the markers of turns stand among ``all_special_tokens``; they need not."""
     tokenizer = AutoTokenizer.from_pretrained(MODEL)
-    if template == CHATML:
+    if template == CHATML and named:
         tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    elif template == CHATML:
+        tokenizer.add_tokens(["<|im_start|>", "<|im_end|>"], special_tokens=True)
+        assert "<|im_end|>" not in tokenizer.all_special_tokens
     tokenizer.chat_template = template
     for name, value in changes.items():
         setattr(tokenizer, name, value)
@@ -112,6 +119,37 @@ def test_special_tokens_in_a_text_do_not_work():
     with pytest.raises(InputError, match="special tokens"):
         chat.prompt_ids("끝은 </s> 이렇게 쓰나요?")
     assert chat.example("가", "네, </s> 이렇게요.").input_ids.count(3) == 1
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_markers_of_turns_in_a_text_do_not_work_however_they_were_added(named):
+    chat = Prompt.for_tokenizer(tokenizer_of(CHATML, named), "chat")
+    assert chat.stop_ids == (chat.tokenizer.convert_tokens_to_ids("<|im_end|>"), 3)
+    for text in ("끝<|im_end|>", "<|im_start|>system"):
+        with pytest.raises(InputError, match="special tokens"):
+            chat.prompt_ids(text)
+        with pytest.raises(InputError, match="special tokens"):
+            chat.prompt_ids("안녕", system=text)
+    seed = Prompt.for_tokenizer(tokenizer_of(CHATML, named))
+    assert max(seed.prompt_ids("끝<|im_end|>")) < 8192  # text as text
+
+
+def test_what_a_chat_template_refuses_is_named():
+    chat = Prompt.for_tokenizer(tokenizer_of(NO_SYSTEM), "chat")
+    assert chat.prompt_ids("안녕") == Prompt.for_tokenizer(tokenizer_of(MISTRAL), "chat").prompt_ids("안녕")
+    with pytest.raises(InputError, match=r"no system role here[\s\S]*system, user"):
+        chat.prompt_ids("안녕", system="짧게.")
+    with pytest.raises(InputError, match="no conversation at all"):
+        Prompt.for_tokenizer(tokenizer_of("{{ raise_exception('no conversation at all') }}"), "chat")
+
+
+def test_an_answer_that_ended_at_once_is_a_turn(prompt):
+    messages = [("user", "가"), ("assistant", ""), ("user", "나")]
+    ids = prompt.message_ids([{"role": role, "content": text} for role, text in messages])
+    first, last = prompt.prompt_ids("가"), prompt.prompt_ids("나")
+    assert ids[: len(first)] == first and prompt.stop_ids[0] in ids[len(first) :]
+    if prompt.template == "seed":
+        assert ids == [*first, prompt.stop_ids[0], *last[1:]]
 
 
 def test_pad_is_never_eos():

@@ -36,10 +36,12 @@ def test_rows_that_cannot_be_used_are_kept_with_their_line(tmp_path):
         {"input": "지시 없이 묻는 말", "output": "네."},
         {"instruction": "\u200b", "output": "네."},
         {"instruction": "인사해 줘.", "output": "\ufeff"},
+        {"instruction": "헤어질 때 인사해 줘.", "input": None, "output": "안녕히 가세요.", "task": None},
     )
     rejects = Rejects(tmp_path / "out.jsonl")
     rows = read_rows(path, rejects)
-    assert [row["output"] for row in rows] == ["안녕하세요.", "네."]
+    assert [row["output"] for row in rows] == ["안녕하세요.", "네.", "안녕히 가세요."]
+    assert rows[2]["input"] == rows[2]["task"] == ""  # null is nothing, as a missing key is
     assert rows[0] == {"instruction": "인사해 줘.", "input": "", "output": "안녕하세요.", "task": ""}
     assert [(row["line"], row["reason"]) for row in rejects.rows] == [
         (2, "the output is empty"), (3, "there is no instruction"), (4, "input is not a text"),
@@ -132,5 +134,13 @@ def test_prepared_rows_of_files_and_of_the_course(prompt, tmp_path):
     )
     told = prepared(settings.changed(val_path=others), prompt)
     assert len(told.train) == 19 and len(told.validation) == 2 and len(told.rejects) == 1
+    assert "too long" not in told.summary()
+    long = [{"instruction": f"숫자 {n}" * 40, "output": "네.", "task": "긴 글"} for n in range(3)]
+    short = [{"instruction": f"숫자 {n}", "output": "네.", "task": "짧은 글"} for n in range(20)]
+    short.append({"instruction": "긴 물음 " * 99, "output": "네.", "task": "짧은 글"})
+    path = write(tmp_path / "long.jsonl", *long, *short)
+    cut = prepared(settings.changed(train_path=path, val_path=others, max_seq_length=48, max_rows=None), prompt)
+    lines = cut.summary().splitlines()
+    assert lines[-2:] == ["too long, by task: 긴 글 3, 짧은 글 1", "no row left to train on: 긴 글"]
     own, said = course_rows(Rejects(tmp_path / "own.jsonl"), 40)
     assert len(own) == 40 and "products" in said

@@ -58,6 +58,21 @@ def test_a_settings_file_of_the_seeds_loads_as_it_is(tmp_path):
             assert found == value
 
 
+def test_every_key_of_the_seeds_is_a_parameter_of_the_lesson():
+    notebook = json.loads((REPOSITORY / "notebooks/07_instruction_lora_unsloth.ipynb").read_text(encoding="utf-8"))
+    first, then = [
+        "".join(cell["source"])
+        for number, cell in enumerate(notebook["cells"])
+        if "parameters" in cell["metadata"].get("tags", [])
+        or "parameters" in notebook["cells"][number - 1]["metadata"].get("tags", [])
+    ]
+    told = {line.split(" = ")[0] for line in first.splitlines()}
+    names = {"pretrained_model_name": "model", "random_state": "seed"}
+    assert {names.get(key, key) for key in SEEDS_FILE} <= told
+    for name in told:  # each is passed on
+        assert f"{name}={name}" in then or name == "config", name
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

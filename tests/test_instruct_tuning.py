@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,12 +14,17 @@ from trl import pack_dataset
 
 from helpers.course.errors import InputError
 from helpers.course.paths import REPOSITORY, repository_path
-from helpers.instruct import tuning
-from helpers.instruct.adapters import CARD_FILE, belongs_to, need_adapter_for
+from helpers.instruct import dpo_run, tuning
+from helpers.instruct.adapters import CARD_FILE, base_of, belongs_to, need_adapter_for
 from helpers.instruct.checkpoints import mark, resumable, run_fingerprint
+from helpers.instruct.dpo_settings import DpoSettings
+from helpers.instruct.engine import Engine
+from helpers.instruct.models import load_language_model
 from helpers.instruct.prompts import IGNORED, Example, Prompt
+from helpers.instruct.settings import InstructionSettings
 from helpers.instruct.sft import as_dataset, same_labels
 from helpers.instruct.tuning import BASE, need_layers, tuned_adapter
+from helpers.serving.vllm_batch import VllmBatch
 from tests.instruct_run import ADAPTER, KILLED_AT
 
 
@@ -37,6 +43,8 @@ def test_an_adapter_holds_all_that_the_next_lesson_needs(adapter):
     assert len(moved) == 8 * 7
     assert Prompt.load(adapter).template == "seed"
     assert belongs_to(adapter, BASE)
+    named = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
+    assert named == BASE and base_of(adapter) == str(repository_path(BASE))  # it names no folder of a machine
 
 
 def test_an_adapter_is_found_again_and_an_old_one_is_not_taken(adapter, monkeypatch, capsys):
@@ -107,23 +115,46 @@ def checkpoint(folder, step, whole=True):
     return path
 
 
-def test_only_whole_checkpoints_of_the_same_run_are_taken(tmp_path):
-    mark(tmp_path, "a", finished=False)
+def test_only_whole_checkpoints_of_the_same_run_are_taken(tmp_path, capsys):
+    run = {"lora_r": "8", "rows": "a"}
+    mark(tmp_path, run, finished=False)
     second, third = checkpoint(tmp_path, 20), checkpoint(tmp_path, 100, whole=False)
     first = checkpoint(tmp_path, 3)
-    assert resumable(tmp_path, "a") == second
-    assert not third.exists() and first.exists()
-    assert resumable(tmp_path, "b") is None and not second.exists()
-    kept = checkpoint(tmp_path, 5)
-    mark(tmp_path, "b", finished=True)
-    assert resumable(tmp_path, "b") is None and not kept.exists()
+    assert resumable(tmp_path, run) == second
+    assert not third.exists() and first.exists() and not capsys.readouterr().out
+    mark(tmp_path, run, finished=True)
+    assert resumable(tmp_path, run) is None and not list(tmp_path.glob("checkpoint-*"))
+    assert not list(tmp_path.glob("old-*"))
+
+
+def test_checkpoints_of_another_run_are_moved_aside_and_what_differs_is_named(tmp_path, capsys):
+    unknown = checkpoint(tmp_path, 7)
+    assert resumable(tmp_path, {"lora_r": "8", "rows": "a"}) is None and not unknown.exists()
+    assert (tmp_path / "old-1/checkpoint-7/trainer_state.json").is_file()
+    assert "not known" in capsys.readouterr().out
+    ours = checkpoint(tmp_path, 20)
+    assert resumable(tmp_path, {"lora_r": "4", "rows": "a"}) is None and not ours.exists()
+    assert "other lora_r are now in" in capsys.readouterr().out
+    again = tmp_path / "old-2"
+    assert resumable(again, {"lora_r": "8", "rows": "a"}) == again / "checkpoint-20"  # nothing is lost
 
 
 def test_a_fingerprint_knows_settings_rows_and_labels():
     one, other = Example([1, 2], [IGNORED, 2]), Example([1, 2], [1, 2])
     base = run_fingerprint({"lora_r": 8}, [one])
     assert base == run_fingerprint({"lora_r": 8}, [one])
-    assert len({base, run_fingerprint({"lora_r": 4}, [one]), run_fingerprint({"lora_r": 8}, [other])}) == 3
+    assert base != run_fingerprint({"lora_r": 4}, [one]) and base["rows"] != run_fingerprint({}, [other])["rows"]
+
+
+def test_a_run_goes_on_under_settings_that_do_not_shape_the_weights():
+    for settings, left_out in (
+        (InstructionSettings, tuning.NOT_IN_THE_WEIGHTS),
+        (DpoSettings, dpo_run.NOT_IN_THE_WEIGHTS),
+    ):
+        assert left_out <= settings.model_fields.keys()
+        for name in ("lora_r", "learning_rate", "seed", "beta", "max_steps", "loss_type", "optim"):
+            assert name not in left_out
+    assert {"eval_batch_size", "save_total_limit", "ranks", "short_steps"} <= tuning.NOT_IN_THE_WEIGHTS
 
 
 def test_labels_that_a_library_changed_are_noticed():
@@ -147,3 +178,32 @@ def test_a_layer_that_the_model_does_not_have_is_named():
     need_layers(model, ["up_proj", "mlp.up_proj"])
     with pytest.raises(InputError, match=r"(?s)lora_target_modules.*given:   q_pro\n.*allowed: up_proj"):
         need_layers(model, ["up_proj", "q_pro"])
+
+
+@pytest.fixture
+def damaged(tmp_path) -> str:
+    """The small model with the end of its weights zeroed: as long as before, and still a file that loads."""
+    folder = tmp_path / "model"
+    shutil.copytree(repository_path(BASE), folder)
+    weights = folder / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-100_000] + bytes(100_000))
+    return str(folder)
+
+
+def by_tuning(folder: str) -> None:
+    tuning.load_for_tuning(InstructionSettings.load(model=folder))
+
+
+def by_vllm(folder: str) -> None:
+    Engine(folder)
+
+
+def by_the_server(folder: str) -> None:
+    VllmBatch(folder, size=1, context=64, dtype="float32", adapters={}, memory_share=0.1, seed=13)
+
+
+@pytest.mark.parametrize("opened", [load_language_model, by_tuning, by_vllm, by_the_server])
+def test_altered_weights_are_refused_by_all_that_open_them(damaged, opened):
+    with pytest.raises(InputError, match="damaged or altered"):
+        opened(damaged)

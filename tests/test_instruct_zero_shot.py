@@ -6,6 +6,7 @@ from transformers import AutoTokenizer, MistralConfig, MistralForCausalLM
 
 from helpers.course.errors import InputError
 from helpers.course.files import read_jsonl, sample_data
+from helpers.course.rejects import Rejects
 from helpers.data.benchmarks import BENCHMARKS, read_benchmark
 from helpers.instruct.backends import TransformersBackend
 from helpers.instruct.choosing import LabelChoice, generate_ids
@@ -13,8 +14,16 @@ from helpers.instruct.likelihood import naive_likelihoods
 from helpers.instruct.prompts import Prompt
 from helpers.instruct.questions import TASKS, task_named
 from helpers.instruct.shared_beginnings import shared_prefix
-from helpers.instruct.zero_shot import WAYS, ZeroShotSettings, evaluate, published_table, result_table, save_results
-from helpers.instruct.zero_shot_figures import interval_figure
+from helpers.instruct.zero_shot import (
+    WAYS,
+    ZeroShotSettings,
+    evaluate,
+    published_table,
+    read_tables,
+    result_table,
+    save_results,
+)
+from helpers.instruct.zero_shot_figures import habit_figure, interval_figure
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +125,13 @@ def test_a_result_says_all_that_it_rests_on(backend, settings, tmp_path):
     assert tuple(results) == WAYS
     assert [result.predicted for result in results.values()] == [result.predicted for result in again.values()]
     rows = read_jsonl(save_results(results.values(), tmp_path / "results.jsonl"))
+    answers = read_jsonl(tmp_path / "predictions.jsonl")
+    assert len(answers) == 10 * len(WAYS) and [one["text"] for one in answers[:10]] == results["free"].answers
+    assert [(one["line"], one["gold"]) for one in answers[-10:]] == list(
+        zip(table["line"], table["label"], strict=True)
+    )
+    assert [one["label"] for one in answers[-10:]] == results["calibrated"].predicted
+    assert answers[-1] | {"task": "nsmc", "way": "calibrated", "which": "base", "text": None} == answers[-1]
     wanted = {
         "model",
         "backend",
@@ -179,3 +195,24 @@ def test_the_figure_shows_both_bars(backend, settings):
     rows = result_table(evaluate(backend, TASKS["nsmc"], table, settings, ways=["sum"], which="base").values())
     legend = interval_figure(rows, "F1").axes[0].get_legend().get_texts()
     assert [text.get_text() for text in legend] == ["always the most frequent class", "labels drawn by lot", "base"]
+
+
+def test_the_hub_is_a_place_of_the_data(monkeypatch, tmp_path):
+    asked = []
+    files = read_tables(ZeroShotSettings.load(tasks=["nsmc"], rows=24), Rejects(tmp_path / "rows.jsonl"))
+
+    def hub(name, rejects):
+        asked.append(name)
+        return read_benchmark(name, sample_data("zero_shot"), rejects)
+
+    monkeypatch.setattr("helpers.instruct.zero_shot.read_hub", hub)
+    settings = ZeroShotSettings.load(tasks=["nsmc"], rows=24, data_dir="hub")
+    assert read_tables(settings, Rejects(tmp_path / "rows.jsonl"))["nsmc"].equals(files["nsmc"]) and asked == ["nsmc"]
+    assert len(files["nsmc"]) == 24
+
+
+def test_the_bars_of_a_task_have_one_colour():
+    axes = habit_figure({"a": {"가": 0.9, "나": 0.1}, "b": {"다": 0.5, "라": 0.3, "마": 0.2}}, "habits").axes[0]
+    colours = [bar.get_facecolor() for bar in axes.patches]
+    assert len(set(colours[:2])) == len(set(colours[2:])) == 1 and len(set(colours)) == 2
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["가", "나", "다", "라", "마"]

@@ -8,15 +8,19 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from helpers.course.errors import InputError
-from helpers.course.paths import sample_data
+from helpers.course.paths import repository_path, sample_data
 from helpers.data.benchmarks import read_benchmark
 from helpers.instruct.adapters import CARD_FILE, WEIGHTS, save_adapter
 from helpers.instruct.backends import TransformersBackend
 from helpers.instruct.models import load_language_model
+from helpers.instruct.product_rows import product_rows
 from helpers.instruct.prompts import Prompt
 from helpers.instruct.questions import TASKS
+from helpers.instruct.smallest import BATCH, SEED, STEPS
+from helpers.instruct.trained_rows import read_trained_rows, write_trained_rows
+from helpers.instruct.tuning import SHARED_ADAPTER
 from helpers.instruct.zero_shot import ZeroShotSettings, evaluate
-from helpers.instruct.zero_shot_models import models_to_ask
+from helpers.instruct.zero_shot_models import adapters_to_ask, learned_rows, models_to_ask
 
 CHOOSER = sample_data("models", "ko-mini-mistral-chooser")
 
@@ -88,3 +92,19 @@ def test_three_models_are_one_in_memory_and_answer_as_each_alone(tmp_path):
         assert one.facts == own.facts
         found.append(tuple(one.likelihoods(prompts, labels).flatten().tolist()))
     assert found[0] == found[4] and found[1] == found[3] and len(set(found)) == 3
+
+
+def test_what_an_adapter_learned_is_what_it_left(tmp_path):
+    rows = [{"instruction": "분류해 줘.", "input": "참 좋다", "output": "긍정", "task": ""}] * 2
+    assert read_trained_rows(tmp_path / "run" / "adapter") is None
+    kept = write_trained_rows(tmp_path / "run", rows)
+    assert kept == tmp_path / "run" / "trained_on.jsonl.gz" and kept.stat().st_size > 0
+    assert read_trained_rows(tmp_path / "run" / "adapter") == read_trained_rows(tmp_path / "run") == rows
+    assert learned_rows(tmp_path / "run" / "adapter") == rows
+    write_trained_rows(tmp_path / "run" / "adapter", rows[:1])
+    assert learned_rows(tmp_path / "run" / "adapter") == rows[:1]
+
+
+def test_an_adapter_that_left_nothing_is_unknown_but_the_smallest_is_made_again():
+    assert learned_rows(CHOOSER) is None and list(adapters_to_ask(asked(CHOOSER))) == ["tuned", "chooser"]
+    assert learned_rows(repository_path(SHARED_ADAPTER)) == product_rows(STEPS * BATCH, SEED)

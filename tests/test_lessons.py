@@ -1,5 +1,7 @@
 """Every lesson by papermill at smoke size; the metrics that it recorded are asserted."""
 
+import json
+
 import pytest
 
 from helpers.course.files import REPOSITORY
@@ -82,12 +84,15 @@ def check_zero_shot(metrics):
 def check_tuning(metrics):
     assert metrics["loss_after"] < metrics["loss_before"] and abs(metrics["loss_plain"] - metrics["loss_after"]) < 0.05
     assert 0 < metrics["trained_share"] < 1 and metrics["trained_weights"] > 0 and metrics["best_step"] >= 1
-    assert metrics["typed_one_space_more"] != metrics["typed_as_trained"] > 0
+    assert metrics["trained_share"] < 0.5 and metrics["typed_one_space_more"] != metrics["typed_as_trained"] > 0
     assert metrics["template_matches"] == metrics["eos_learned_with_the_bug"] == 0
-    assert metrics["mb_4bit"] < metrics["mb_as_stored"] and metrics["deep_after"] > 0 < metrics["loss_rank_high_rslora"]
-    assert metrics["resumed_same"] is True and 0 <= metrics["pad_grouped"] < 1 > metrics["pad_as_they_come"] >= 0
-    for name in ("ends_before", "ends_after", "ends_with_the_bug", "ends_without"):
-        assert 0 <= metrics[name] <= 1
+    assert metrics["mb_4bit"] < 0.7 * metrics["mb_as_stored"] and metrics["resumed_same"] is True
+    assert metrics["deep_after"] < metrics["deep_before"] and metrics["pad_as_they_come"] > 0
+    # A short run at any rank stays below the deep model that was not trained; one that diverged does not.
+    assert (
+        max(metrics["loss_rank_low"], metrics["loss_rank_high"], metrics["loss_rank_high_rslora"])
+        < metrics["deep_before"]
+    )
 
 
 def check_export(metrics):
@@ -109,9 +114,9 @@ def check_preferences(metrics):
     assert 0 < metrics["adapter_mb"] < metrics["base_mb"] / 4 and metrics["backends_apart"] < 0.05
     for name in ("likelihood", "matched"):
         assert metrics[f"{name}_after_low"] <= metrics[f"{name}_after"] <= metrics[f"{name}_after_high"] <= 1
-        assert 0 <= metrics[f"{name}_before"] <= 1
-    for name in ("longer_as_it_is", "longer_matched", "longer_normalised", "polite_after", "by_reward"):
-        assert 0 <= metrics[name] <= 1
+        assert metrics[f"{name}_after_low"] < metrics[f"{name}_after_high"]
+    for when in ("before", "after", "held"):  # what counts as polite has ended
+        assert metrics[f"polite_{when}"] <= metrics[f"ends_{when}"]
 
 
 def check_serving(metrics):
@@ -140,6 +145,54 @@ def check_scaling(metrics):
     assert metrics["solar_gib"] == pytest.approx(19.99, abs=0.01) and metrics["table_rows"] == 24
 
 
+def stored_tuning(metrics):
+    assert metrics["loss_after"] < metrics["loss_before"] - 0.3
+    assert metrics["ends_before"] < 0.3 and metrics["ends_after"] > 0.8 and metrics["in_form_after"] > 0.9
+    assert metrics["right_unseen"] > metrics["most_unseen"] + 0.07  # what 210 questions are known to
+    assert metrics["typed_one_space_more"] > metrics["typed_as_trained"] + 0.1
+    assert metrics["ends_with_the_bug"] < 0.3 < 0.7 < metrics["ends_without"]
+    assert metrics["pad_grouped"] < metrics["pad_as_they_come"] / 2
+    assert metrics["deep_after"] < metrics["deep_before"] - 0.2 and metrics["mb_4bit"] < 0.6 * metrics["mb_as_stored"]
+
+
+def stored_preferences(metrics):
+    assert metrics["first_loss"] == pytest.approx(0.693147, abs=5e-4) and metrics["last_loss"] < 0.5
+    assert abs(metrics["accident"] - metrics["at_start"]) > 0.02
+    assert metrics["by_reward"] > 0.65 and metrics["reward_chosen"] > metrics["reward_rejected"] + 0.3
+    assert metrics["margin_small_beta"] > metrics["margin_large_beta"] + 0.5 and metrics["backends_apart"] < 0.01
+
+
+def stored_infonce(metrics):
+    assert (
+        metrics["ndcg_trained"] > metrics["ndcg_base"] + 0.08 and metrics["ndcg_fused"] > metrics["ndcg_trained"] + 0.05
+    )
+
+
+def stored_export(metrics):
+    assert (
+        metrics["difference_merged_16bit"] < 0.1 and metrics["difference_vllm"] < 0.1 < 5 < metrics["base_difference"]
+    )
+
+
+def stored_zero_shot(metrics):
+    assert metrics["nsmc_chooser_low"] > 0.6 and metrics["nsmc_chooser_coverage_free"] > 0.9
+
+
+STORED = {
+    "03_infonce_gradient_cache": stored_infonce,
+    "07_instruction_lora_unsloth": stored_tuning,
+    "08_preference_dpo": stored_preferences,
+    "09_export_and_vllm": stored_export,
+    "10_zero_shot": stored_zero_shot,
+}
+"""What README says of a lesson rests on its stored outputs: the direction of each claim, with room for another run."""
+
+
+@pytest.mark.parametrize("name", STORED)
+def test_the_stored_outputs_bear_out_what_is_claimed_of_them(name):
+    STORED[name](read_records(REPOSITORY / "notebooks" / f"{name}.ipynb"))
+
+
 CHECKS = {
     "A2_scaling_out": check_scaling,
     "07_instruction_lora_unsloth": check_tuning,
@@ -156,6 +209,21 @@ CHECKS = {
     "10_zero_shot": check_zero_shot,
     "11_serving": check_serving,
 }
+
+
+def test_no_lesson_holds_a_large_model_twice():
+    """Under the GPU profiles ``settings.model`` has 7 B weights: the second load waits until the first was let go."""
+    cells = read_notebook("08_preference_dpo")
+    _, *between = "\n".join(cells).split("load_for_dpo(settings,")
+    assert len(between) == 2 and "del model" in between[0] and "free_memory()" in between[0]
+    cells = read_notebook("07_instruction_lora_unsloth")
+    again = [source for source in cells if "load_language_model(settings.model" in source]
+    assert len(again) == 1 and "load_in_4bit=settings.load_in_4bit" in again[0] and "del bare, plain" in again[0]
+
+
+def read_notebook(name):
+    notebook = json.loads((REPOSITORY / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"))
+    return ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
 
 
 def test_every_lesson_has_its_assertions():

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import shutil
+import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from helpers.course.atomic import atomic_write
-from helpers.course.checksums import sha256
+from helpers.course.checksums import verify_where_listed, weights_fingerprint
 from helpers.course.errors import InputError
 from helpers.course.paths import repository_path, short_path
 from helpers.instruct.prompts import Prompt
+from helpers.instruct.unsloth_first import fast_language_model
 
 if TYPE_CHECKING:
     from peft import PeftModel
+    from transformers import PreTrainedModel
 
 CARD_FILE = "course_adapter.json"
 WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
 
 
 def save_adapter(model: PeftModel, prompt: Prompt, folder: str | Path, *, base: str) -> Path:
@@ -27,33 +34,69 @@ def save_adapter(model: PeftModel, prompt: Prompt, folder: str | Path, *, base: 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     local = repository_path(base)
-    for config in model.peft_config.values():
-        config.base_model_name_or_path = str(local) if local.is_dir() else base
+    name = short_path(local) if local.is_dir() else base
     model.save_pretrained(str(folder), save_embedding_layers=False)
+    _name_base(folder, name)  # of the repository: the folder may be moved or given away
     prompt.tokenizer.save_pretrained(str(folder))
     prompt.save(folder)
-    card = {"base": short_path(local) if local.is_dir() else base, "base_fingerprint": base_fingerprint(base)}
+    card = {"base": name, "base_fingerprint": weights_fingerprint(base)}
     with atomic_write(folder / CARD_FILE) as file:
         json.dump(card, file, ensure_ascii=False, indent=2)
         file.write("\n")
     return folder
 
 
-def base_fingerprint(base: str) -> str:
-    """What tells two base models apart: a checksum of the weights in a local folder, the name of a model of the hub."""
-    folder = repository_path(base)
-    if not folder.is_dir():
-        return base
-    return "-".join(sha256(path)[:16] for path in sorted(folder.glob("*.safetensors")))
+def base_of(folder: str | Path) -> str:
+    """The base of an adapter, as one loads it: a folder's path on this machine, or a name of the hub."""
+    return _findable(json.loads((Path(folder) / CARD_FILE).read_text(encoding="utf-8"))["base"])
+
+
+def by_peft(model: PreTrainedModel, base: str, folder: str | Path) -> PeftModel:
+    """The adapter over ``model``, which is ``base``, as peft loads it, ready to learn on."""
+    from peft import PeftModel
+
+    adapted = PeftModel.from_pretrained(model, str(folder), is_trainable=True)
+    for config in adapted.peft_config.values():
+        config.base_model_name_or_path = _findable(base)  # peft reads the base's settings at every checkpoint
+    return adapted
+
+
+def by_unsloth(base: str, folder: str | Path, **told: Any) -> PeftModel:
+    """The adapter over ``base`` as Unsloth loads it, ready to learn on; ``told``: of its ``from_pretrained``.
+
+    Unsloth takes the base from the adapter's settings and looks for a relative path in the working folder. So it gets a
+    copy of the adapter that names the base in full.
+    """
+    unsloth = fast_language_model()
+    for part in (repository_path(base), folder):
+        verify_where_listed(part)
+    with tempfile.TemporaryDirectory() as place, contextlib.redirect_stdout(io.StringIO()):  # a banner at every load
+        copy = Path(shutil.copytree(folder, Path(place) / "adapter"))
+        _name_base(copy, _findable(base))
+        model, _ = unsloth.from_pretrained(str(copy), **told)
+    return model
+
+
+def _findable(base: str) -> str:
+    """A base's name as libraries find it from any working folder."""
+    local = repository_path(base)
+    return str(local) if local.is_dir() else base
+
+
+def _name_base(folder: Path, base: str) -> None:
+    """Write the base's name into the adapter's settings."""
+    settings = json.loads((folder / CONFIG).read_text(encoding="utf-8")) | {"base_model_name_or_path": base}
+    with atomic_write(folder / CONFIG) as file:
+        json.dump(settings, file, ensure_ascii=False, indent=2)
 
 
 def belongs_to(folder: str | Path, base: str) -> bool:
     """Whether ``folder`` holds a whole adapter that was trained on this base (these weights, not only this name)."""
     folder = Path(folder)
-    if not all((folder / name).is_file() for name in (WEIGHTS, "adapter_config.json", "prompt.json", CARD_FILE)):
+    if not all((folder / name).is_file() for name in (WEIGHTS, CONFIG, "prompt.json", CARD_FILE)):
         return False
     card = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
-    return card.get("base_fingerprint") == base_fingerprint(base)
+    return card.get("base_fingerprint") == weights_fingerprint(base)
 
 
 def need_adapter_for(folder: str | Path, base: str) -> None:

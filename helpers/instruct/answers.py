@@ -15,6 +15,9 @@ LEAD = re.compile(r"^(?:정답|답변|답|출력)\s*[:은는]\s*")
 AFTER = re.compile(r"[\W_]*(?:(?:입니다|이다|이에요|예요)(?!\w)|$)|[^\w\s]")
 """What may follow a word that answers: nothing, its copula, a sign. 긍정은 아니다 and 긍정적이지 않다 are no answers."""
 
+DENIED = re.compile(r"\w*[\W_]*\?|\w*[\W_]+(?:\w+\s+)?(?:아니|아님|아닙)")
+"""긍정? 아니다 and 긍정, 그러나 아님 take back what they begin with."""
+
 
 def read_answer(text: str, words: Mapping[str, str], reading: Reading = "begins") -> str | None:
     """The class whose word answers, or None where the answer is no label or names more than one.
@@ -33,7 +36,7 @@ def read_answer(text: str, words: Mapping[str, str], reading: Reading = "begins"
     if len(named) != 1:
         return None
     word = words[named[0]]
-    answers = line.startswith(word) and AFTER.match(line, len(word))
+    answers = line.startswith(word) and AFTER.match(line, len(word)) and not DENIED.match(line, len(word))
     return named[0] if reading == "contains" or answers else None
 
 

@@ -4,12 +4,13 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from helpers.course.atomic import atomic_write
-from helpers.instruct.prompts import Example
+from helpers.course.paths import short_path
 
 RUN_FILE = "run.json"
 NAME = re.compile(r"checkpoint-(\d+)")
@@ -17,27 +18,30 @@ LAST_WRITTEN = "trainer_state.json"
 """The trainer writes this file of a checkpoint last, and removes an older checkpoint only afterwards."""
 
 
-def run_fingerprint(told: dict[str, Any], *sets: Sequence[Example]) -> str:
-    """A hash of the settings that decide the weights and of every training and validation example."""
-    digest = hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode())
+def run_fingerprint(told: Mapping[str, Any], *sets: Sequence[Any]) -> dict[str, str]:
+    """What decides a run's weights, by name: each setting as text, and under ``rows`` a hash of every example."""
+    digest = hashlib.sha256()
     for examples in sets:
         for example in examples:
-            digest.update(json.dumps([example.input_ids, example.labels]).encode())
-    return digest.hexdigest()
+            digest.update(json.dumps(vars(example), sort_keys=True).encode())
+    return {key: str(value) for key, value in told.items()} | {"rows": digest.hexdigest()}
 
 
-def resumable(folder: Path, fingerprint: str) -> Path | None:
+def resumable(folder: Path, fingerprint: dict[str, str]) -> Path | None:
     """The newest whole checkpoint of an unfinished run with this fingerprint, or None.
 
-    Checkpoints of another run, of a finished one, and those that a kill left half written are removed.
+    Checkpoints of another run, or of no run that is known, are moved to ``folder/old-1`` (2, ...) together with their
+    ``run.json``, and what differs is printed. Of this very run only those are removed that a kill left half written
+    and, once it has come to its end, those that it will now write again.
     """
-    run = _read(folder / RUN_FILE)
-    newest_first = sorted(_checkpoints(folder), key=lambda path: int(NAME.fullmatch(path.name)[1]), reverse=True)
-    same = run.get("fingerprint") == fingerprint and not run.get("finished")
+    run, newest_first = _read(folder / RUN_FILE), _checkpoints(folder)
+    if newest_first and run.get("fingerprint") != fingerprint:
+        print(_move_aside(folder, newest_first, run.get("fingerprint"), fingerprint))
+        newest_first = []
     found = None
     for path in newest_first:
         whole = bool(_read(path / LAST_WRITTEN).get("global_step"))
-        if not same or (found is None and not whole):
+        if run.get("finished") or (found is None and not whole):
             shutil.rmtree(path)
         elif found is None:
             found = path
@@ -45,14 +49,35 @@ def resumable(folder: Path, fingerprint: str) -> Path | None:
     return found
 
 
-def mark(folder: Path, fingerprint: str, *, finished: bool) -> None:
+def step_of(checkpoint: str | Path) -> int:
+    """The step after which ``checkpoint-20`` was written: 20."""
+    return int(NAME.fullmatch(Path(checkpoint).name)[1])
+
+
+def mark(folder: Path, fingerprint: dict[str, str], *, finished: bool) -> None:
     """Write down which run the checkpoints in ``folder`` belong to, and whether it came to its end."""
     with atomic_write(folder / RUN_FILE) as file:
-        json.dump({"fingerprint": fingerprint, "finished": finished}, file)
+        json.dump({"fingerprint": fingerprint, "finished": finished}, file, ensure_ascii=False, indent=2)
+
+
+def _move_aside(folder: Path, checkpoints: Sequence[Path], before: object, now: dict[str, str]) -> str:
+    """Move them to the first ``old-<n>`` that is free; returns a line that says where to, and why."""
+    old = next(path for number in count(1) if not (path := folder / f"old-{number}").exists())
+    old.mkdir()
+    for path in [*checkpoints, folder / RUN_FILE]:
+        if path.exists():
+            path.rename(old / path.name)
+    known = before if isinstance(before, dict) else {}
+    changed = [key for key in {**known, **now} if known.get(key) != now.get(key)]
+    why = f"of a run with other {', '.join(changed)}" if known else "of a run that is not known"
+    return f"{len(checkpoints)} checkpoints {why} are now in {short_path(old)}: remove it when they are not wanted"
 
 
 def _checkpoints(folder: Path) -> list[Path]:
-    return [path for path in folder.glob("checkpoint-*") if NAME.fullmatch(path.name)] if folder.is_dir() else []
+    """The newest first."""
+    return sorted(
+        (path for path in folder.glob("checkpoint-*") if NAME.fullmatch(path.name)), key=step_of, reverse=True
+    )
 
 
 def _read(path: Path) -> dict[str, Any]:

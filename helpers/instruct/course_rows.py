@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ from helpers.course.paths import repository_path, short_path
 from helpers.course.rejects import Rejects
 from helpers.instruct.product_rows import product_rows
 from helpers.instruct.prompts import Example, Prompt
-from helpers.instruct.rows import Row, place_of, read_rows, split_by_question, to_examples, trained_share
+from helpers.instruct.rows import TOO_LONG, Row, place_of, read_rows, split_by_question, to_examples, trained_share
 from helpers.instruct.settings import InstructionSettings
 
 LESSON_ROWS = "outputs/06_instruction_data/train.jsonl"
@@ -27,12 +28,23 @@ class Prepared:
     said: str
 
     def summary(self) -> str:
-        """Where the rows come from, how many there are, which share of the tokens is learned."""
+        """Where the rows come from, how many there are, which share of the tokens is learned, and whose rows are too long."""
         tokens = sum(len(one.input_ids) for one in self.train)
         return (
             f"{self.said}\n{len(self.train):,} rows to train on ({tokens:,} tokens, {trained_share(self.train):.1%} of "
-            f"them learned), {len(self.validation):,} to validate on; {self.rejects.summary()}"
+            f"them learned), {len(self.validation):,} to validate on; {self.rejects.summary()}{self._too_long()}"
         )
+
+    def _too_long(self) -> str:
+        """The tasks whose rows were put aside as too long, those with most first, and the tasks that are left without any."""
+        rows = [told["row"] for told in self.rejects.rows if str(told["reason"]).startswith(TOO_LONG)]
+        tasks = Counter(row["task"] or "(no task)" for row in rows)
+        left = {row["task"] or "(no task)" for row in self.train_rows}
+        if not tasks:
+            return ""
+        counts = ", ".join(f"{task} {count}" for task, count in tasks.most_common())
+        gone = ", ".join(task for task in tasks if task not in left)
+        return f"\ntoo long, by task: {counts}" + (f"\nno row left to train on: {gone}" if gone else "")
 
 
 def prepared(settings: InstructionSettings, prompt: Prompt) -> Prepared:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
+import hashlib
 import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from helpers.course.checksums import weights_fingerprint
 from helpers.course.errors import InputError
-from helpers.course.machine import set_seed, torch_device
+from helpers.course.machine import set_seed
 from helpers.course.paths import short_path
-from helpers.instruct.adapters import need_adapter_for
+from helpers.instruct.adapters import by_peft, by_unsloth, need_adapter_for
+from helpers.instruct.checkpoints import mark, resumable, run_fingerprint, step_of
 from helpers.instruct.dpo_settings import DpoSettings
 from helpers.instruct.preferences import Pair
 from helpers.instruct.prompts import Prompt
@@ -28,6 +29,19 @@ if TYPE_CHECKING:
 LN_2 = math.log(2)
 REFERENCE = "ref"
 """The name that trl gives the frozen copy of the adapter."""
+NOT_IN_THE_WEIGHTS = {
+    *("profile", "config", "output_dir", "data_dir", "smoke", "adapter", "logging_steps", "save_steps"),
+    *(
+        "train_path",
+        "test_path",
+        "test_every",
+        "max_pairs",
+        "max_test_pairs",
+        "length_matched",
+    ),  # the pairs are compared
+    *("betas", "short_steps", "shown_answers", "bootstrap_draws"),
+}
+"""Settings that do not change what is learned, or only by the pairs: a run may go on under others."""
 
 
 @dataclass
@@ -41,6 +55,7 @@ class DpoHistory:
     margins: list[float]
     accuracies: list[float]
     seconds: float
+    resumed_from: int = 0
 
 
 def load_for_dpo(settings: DpoSettings, adapter: str | Path) -> tuple[PeftModel, Prompt]:
@@ -50,10 +65,10 @@ def load_for_dpo(settings: DpoSettings, adapter: str | Path) -> tuple[PeftModel,
     :class:`InputError` where the adapter belongs to another base model.
     """
     need_adapter_for(adapter, settings.model)
-    unsloth = fast_language_model()  # also for peft: trl's loss runs on a CPU only as Unsloth patches it
+    fast_language_model()  # also for peft: trl's loss runs on a CPU only as Unsloth patches it
     set_seed(settings.seed)
     prompt = Prompt.load(adapter)
-    model = _by_unsloth(unsloth, settings, adapter) if settings.backend == "unsloth" else _by_peft(settings, adapter)
+    model = _by_unsloth(settings, adapter) if settings.backend == "unsloth" else _by_peft(settings, adapter)
     model.config.pad_token_id = prompt.pad_id
     model.config.use_cache = False
     if not any(weight.requires_grad for weight in model.parameters()):
@@ -61,53 +76,61 @@ def load_for_dpo(settings: DpoSettings, adapter: str | Path) -> tuple[PeftModel,
     return model.train(), prompt
 
 
-def _by_unsloth(unsloth: object, settings: DpoSettings, adapter: str | Path) -> PeftModel:
-    with contextlib.redirect_stdout(io.StringIO()):  # a banner at every load
-        model, _ = unsloth.from_pretrained(
-            str(adapter),
-            max_seq_length=settings.max_length,
-            dtype=chosen_dtype(settings.dtype),
-            load_in_4bit=settings.load_in_4bit,
-            use_gradient_checkpointing=settings.use_gradient_checkpointing,
-        )
-    return model
+def _by_unsloth(settings: DpoSettings, adapter: str | Path) -> PeftModel:
+    return by_unsloth(
+        settings.model,
+        adapter,
+        max_seq_length=settings.max_length,
+        dtype=chosen_dtype(settings.dtype),
+        load_in_4bit=settings.load_in_4bit,
+        use_gradient_checkpointing=settings.use_gradient_checkpointing,
+    )
 
 
 def _by_peft(settings: DpoSettings, adapter: str | Path) -> PeftModel:
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+    from helpers.instruct.models import load_language_model
 
-    dtype = chosen_dtype(settings.dtype)
-    four = {"quantization_config": BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=dtype)}
-    base = AutoModelForCausalLM.from_pretrained(
-        settings.model, dtype=dtype, use_safetensors=True, **(four if settings.load_in_4bit else {})
-    )
-    return PeftModel.from_pretrained(base.to(torch_device()), str(adapter), is_trainable=True)
+    _, base = load_language_model(settings.model, chosen_dtype(settings.dtype), load_in_4bit=settings.load_in_4bit)
+    return by_peft(base, settings.model, adapter)
 
 
-def prefer(model: PeftModel, prompt: Prompt, pairs: Sequence[Pair], settings: DpoSettings) -> DpoHistory:
+def prefer(
+    model: PeftModel, prompt: Prompt, pairs: Sequence[Pair], settings: DpoSettings, callbacks: Sequence[Any] = ()
+) -> DpoHistory:
     """Train the adapter in place by trl's ``DPOTrainer`` on pairs that carry our token ids.
 
     trl puts a frozen copy of the adapter beside it, named ``ref``, as the reference. So the first loss is ln 2: model
     and reference are the same, no answer has become more probable, and -log sigmoid(0) = ln 2. Raises RuntimeError where
-    it is not (the reference is then another model than the start) and where the trainer would read other ids.
+    it is not (the reference is then another model than the start), at the first step, and where the trainer would read
+    other ids. A run that was killed goes on from its last whole checkpoint in ``output_dir``, as instruction tuning does.
     """
     from helpers.instruct.dpo_trainer import make_trainer, same_ids
 
+    told = {key: value for key, value in settings if key not in NOT_IN_THE_WEIGHTS} | {"start": _weights_of(model)}
+    fingerprint = run_fingerprint(told | {"model": weights_fingerprint(settings.model)}, pairs)
+    last = resumable(settings.output_dir, fingerprint)
     set_seed(settings.seed)
-    trainer = make_trainer(model, prompt, pairs, settings)
+    trainer = make_trainer(model, prompt, pairs, settings, callbacks)
     same_ids(trainer, pairs)
     start = time.perf_counter()
-    trainer.train()
+    trainer.train(resume_from_checkpoint=None if last is None else str(last))
+    mark(settings.output_dir, fingerprint, finished=True)
     log = [row for row in trainer.state.log_history if "rewards/margins" in row]
-    history = DpoHistory(
+    return DpoHistory(
         *([float(row[key]) for row in log] for key in ("step", "loss", "rewards/chosen", "rewards/rejected")),
         *([float(row[key]) for row in log] for key in ("rewards/margins", "rewards/accuracies")),
         seconds=time.perf_counter() - start,
+        resumed_from=step_of(last) if last else 0,
     )
-    if settings.loss_type.startswith("sigmoid") and not settings.sft_weight and settings.logging_steps == 1:
-        need_ln_2(history.losses[0])
-    return history
+
+
+def _weights_of(model: PeftModel) -> str:
+    """A hash of the adapter that the run starts from."""
+    digest = hashlib.sha256()
+    for name, weight in model.named_parameters():
+        if weight.requires_grad:
+            digest.update(name.encode() + weight.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def need_ln_2(loss: float) -> None:

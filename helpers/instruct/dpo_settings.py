@@ -37,7 +37,7 @@ class DpoSettings(LessonSettings):
     beta: float = Field(0.1, gt=0, le=10, description="how dear it is to move away from the reference")
     loss_type: Loss = Field("sigmoid", description="sigmoid: DPO; sigmoid_norm: by the mean of a token, not the sum")
     sft_weight: float = Field(0.0, ge=0, description="weight of an added loss on the chosen answer: holds it up")
-    length_matched: bool = Field(False, description="drop pairs until chosen is longer as often as shorter")
+    length_matched: bool = Field(False, description="keep pairs of like difference in length only")
 
     num_train_epochs: float = Field(1, gt=0, description="how often each pair is seen")
     max_steps: int | None = Field(None, ge=1, description="stop after so many steps")
@@ -49,6 +49,7 @@ class DpoSettings(LessonSettings):
     optim: Literal["adamw_torch", "adamw_8bit", "paged_adamw_8bit"] = Field("adamw_torch", description="the optimizer")
     use_gradient_checkpointing: bool | Literal["unsloth"] = Field(False, description="less memory, more time")
     logging_steps: int = Field(1, ge=1, description="steps between reports")
+    save_steps: int = Field(100, ge=1, description="steps between checkpoints: what a kill can cost")
 
     betas: tuple[Annotated[float, Field(gt=0, le=10)], ...] = Field(
         (0.02, 0.1, 0.5), min_length=2, description="the lesson's comparison of beta"

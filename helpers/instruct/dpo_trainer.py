@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from datasets import Dataset
+from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl import DPOConfig, DPOTrainer
 
-from helpers.instruct.dpo_run import REFERENCE
+from helpers.instruct.dpo_run import REFERENCE, need_ln_2
 from helpers.instruct.dpo_settings import DpoSettings
 from helpers.instruct.preferences import Pair
 from helpers.instruct.prompts import Prompt
@@ -29,6 +30,21 @@ class PairTrainer(DPOTrainer):
 
     def _prepare_dataset(self, dataset: Dataset, *_: Any, **__: Any) -> Dataset:
         return dataset
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Read the adapter that learned; the reference is the start's copy already.
+
+        transformers reads adapters in subfolders only, where there are any: it would take the reference alone.
+        """
+        self.model.load_adapter(resume_from_checkpoint, "default", is_trainable=True)
+
+
+class FirstLoss(TrainerCallback):
+    """Stops a run with a wrong reference at its first step. Raises RuntimeError (:func:`need_ln_2`)."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+        if state.global_step == 1 and logs and "loss" in logs:
+            need_ln_2(float(logs["loss"]))
 
 
 class PolicyWatch(LoraWatch):
@@ -51,14 +67,17 @@ class _Policy:
         return ((name, weight) for name, weight in self._model.named_parameters() if f".{REFERENCE}." not in name)
 
 
-def make_trainer(model: PeftModel, prompt: Prompt, pairs: Sequence[Pair], settings: DpoSettings) -> PairTrainer:
+def make_trainer(
+    model: PeftModel, prompt: Prompt, pairs: Sequence[Pair], settings: DpoSettings, callbacks: Sequence[Any] = ()
+) -> PairTrainer:
     """The trainer of :func:`helpers.instruct.dpo_run.prefer`."""
+    from_ln_2 = settings.loss_type.startswith("sigmoid") and not settings.sft_weight
     trainer = PairTrainer(
         model=model,
         processing_class=prompt.tokenizer,
         train_dataset=Dataset.from_list([pair.columns() for pair in pairs]),
         args=trainer_arguments(settings, model.dtype),
-        callbacks=[PolicyWatch()],
+        callbacks=[PolicyWatch(), *([FirstLoss()] if from_ln_2 else []), *callbacks],
     )
     for theirs in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(theirs)
@@ -76,7 +95,10 @@ def trainer_arguments(settings: DpoSettings, dtype: torch.dtype) -> DPOConfig:
         max_length=settings.max_length,
         disable_dropout=True,
         gradient_checkpointing=bool(settings.use_gradient_checkpointing),
-        save_strategy="no",
+        logging_first_step=True,
+        save_strategy="steps",
+        save_steps=settings.save_steps,
+        save_total_limit=1,
     )
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import psutil
 
+from helpers.course.checksums import verify_where_listed
 from helpers.course.errors import InputError
 from helpers.course.machine import detect_machine
 from helpers.course.paths import short_path
@@ -64,6 +65,8 @@ class Engine:
         """
         need_vllm()
         adapters = dict(adapters or {})
+        for part in (folder, *adapters.values()):
+            verify_where_listed(part)
         self.prompt, self.context, self._log = prompt or Prompt.load(folder), context, Path(log)
         lora = lora_options(list(adapters.values()))
         os.environ |= {"VLLM_CPU_KVCACHE_SPACE": os.environ.get("VLLM_CPU_KVCACHE_SPACE", "1")} | QUIET
@@ -104,20 +107,26 @@ class Engine:
         ``adapter``: a name for all, or one a prompt (None: no adapter); they run mixed in one batch. ``sampling``: any field of
         vLLM's ``SamplingParams``, such as ``temperature=0.7, seed=1``, ``stop=["."]`` or ``structured_outputs=...``;
         with ``ignore_eos=True`` no stop token ends an answer.
-        Raises :class:`InputError` for a name that the engine does not know and for a prompt that leaves no room to answer.
+        Raises :class:`InputError` for a name that the engine does not know, for a prompt that leaves no room to answer, and
+        for sampling that vLLM refuses.
         """
         from vllm import SamplingParams
+        from vllm.exceptions import VLLMClientError
 
         self._need_room(prompts)
         stops = [] if sampling.get("ignore_eos") else list(self.prompt.stop_ids)
         told = {"temperature": 0.0, "max_tokens": 64, "stop_token_ids": stops} | sampling
         names = [adapter] * len(prompts) if adapter is None or isinstance(adapter, str) else list(adapter)
-        done = self.llm.generate(
-            [{"prompt_token_ids": list(ids)} for ids in prompts],
-            SamplingParams(**told),
-            lora_request=[self._request(name) for name in names] if self.adapters else None,
-            use_tqdm=False,
-        )
+        requests = [self._request(name) for name in names]
+        try:
+            done = self.llm.generate(
+                [{"prompt_token_ids": list(ids)} for ids in prompts],
+                SamplingParams(**told),
+                lora_request=requests if self.adapters else None,
+                use_tqdm=False,
+            )
+        except VLLMClientError as error:
+            raise InputError("vLLM refuses this request", place="sampling", given=str(error)) from error
         return [self._answer(each, cut=bool(told.get("stop"))) for each in done]
 
     def generate(

@@ -9,14 +9,16 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from helpers.course.atomic import atomic_write
+from helpers.course.checksums import sha256, weights_fingerprint
 from helpers.course.errors import InputError
-from helpers.course.paths import REPOSITORY, short_path
+from helpers.course.paths import REPOSITORY, repository_path, short_path
 from helpers.instruct.adapters import CARD_FILE, WEIGHTS, need_adapter_for
 from helpers.instruct.models import load_language_model
 from helpers.instruct.prompts import PROMPT_FILE, Prompt
@@ -24,6 +26,8 @@ from helpers.instruct.prompts import PROMPT_FILE, Prompt
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
+
+    from helpers.instruct.export_gate import Agreement, ExportGate
 
 SAVE_METHODS = ("merged_16bit", "lora")
 """Unsloth's names for the two exports."""
@@ -131,8 +135,32 @@ def save_by_unsloth(adapter: str | Path, folder: str | Path, methods: tuple[str,
     return Path(folder)
 
 
-def write_report(folder: str | Path, facts: Mapping[str, Any]) -> Path:
-    """``export_report.json`` beside the weights: from what they were made and what the gate found."""
+def write_report(
+    folder: str | Path,
+    gate: ExportGate,
+    found: Mapping[str, Agreement],
+    *,
+    base: str,
+    adapter: str | Path,
+    weights: str,
+) -> Path:
+    """``export_report.json`` beside the weights: from what they were made and what the gate found.
+
+    ``found``: how far the export was from the adapter model, by the name of who ran it; one that the gate refuses makes
+    it a refused export. Call it before the gate's own refusal is raised. Returns the file's path.
+    """
+    local = repository_path(base)
+    facts = {
+        "admitted": not any(agreement.reasons(gate.tolerance) for agreement in found.values()),
+        "base": short_path(local) if local.is_dir() else base,
+        "base_fingerprint": weights_fingerprint(base),
+        "adapter": short_path(adapter),
+        "adapter_sha256": sha256(Path(adapter) / WEIGHTS),
+        "weights": weights,
+        "probes": len(gate.questions),
+        "tolerance": gate.tolerance,
+        "found": {name: asdict(each) | {"refused_for": each.reasons(gate.tolerance)} for name, each in found.items()},
+    }
     with atomic_write(Path(folder) / REPORT_FILE) as file:
         json.dump(facts, file, ensure_ascii=False, indent=2)
         file.write("\n")

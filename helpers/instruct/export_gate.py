@@ -8,7 +8,7 @@ base model without the adapter must fail it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from helpers.course.errors import InputError
@@ -186,8 +186,3 @@ class ExportGate:
 def _span(rows: Sequence[Sequence[Any]], number: int) -> slice:
     start = sum(map(len, rows[:number]))
     return slice(start, start + len(rows[number]))
-
-
-def agreement_rows(found: dict[str, Agreement]) -> list[dict[str, Any]]:
-    """One row an export, for a table."""
-    return [{"export": name} | asdict(agreement) for name, agreement in found.items()]

@@ -58,6 +58,8 @@ SOLAR = ModelShape("SOLAR 10.7B", 48, 4096, 14336, 32, 8, 32000)
 MISTRAL = ModelShape("Mistral 7B", 32, 4096, 14336, 32, 8, 32000)
 GPUS = {"T4": 14.6, "L4": 22.0, "A100 40 GB": 39.4, "A100 80 GB": 79.1}
 """Memory in GiB that torch reports for such a GPU, about: makers count differently, and a little is always taken."""
+SHARE = 0.9
+"""Of a GPU's memory, what vLLM takes unless it is told (``gpu_memory_utilization``)."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def fit(
     *,
     weight_bytes: float = 2,
     kv_number_bytes: int = 2,
-    utilization: float = 0.9,
+    utilization: float = SHARE,
     working_gb: float = 1.5,
 ) -> Fit:
     """One copy of `model`, each weight matrix cut into `tensor_parallel` parts, one on each GPU of `gpu_gb` GiB.
@@ -127,5 +129,5 @@ def serve_command(model: str, tensor_parallel: int = 1, data_parallel: int = 1, 
     data_parallel    copies, each with its own requests: twice the throughput, twice the memory
     """
     parallel = ["--tensor-parallel-size", str(tensor_parallel), "--data-parallel-size", str(data_parallel)]
-    memory = ["--max-model-len", str(length), "--gpu-memory-utilization", "0.9", "--dtype", "auto"]
+    memory = ["--max-model-len", str(length), "--gpu-memory-utilization", str(SHARE), "--dtype", "auto"]
     return ["vllm", "serve", model, *parallel, *memory]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,14 +139,20 @@ def split_by_prompt(pairs: Sequence[Pair], every: int) -> tuple[list[Pair], list
 def length_matched(pairs: Sequence[Pair]) -> list[Pair]:
     """The pairs less as many as it takes for the chosen answer to be longer as often as shorter.
 
-    Each pair whose chosen answer is longer is matched with one whose chosen answer is shorter, those of like difference
-    first; pairs of equal length stay. What finds no partner is left out. The order is kept. Raises :class:`InputError`
-    where nothing is left: all chosen answers are the longer ones, or all the shorter.
+    Of the two kinds, chosen longer and chosen shorter, each pair of the rarer one takes as its partner the pair of the
+    other whose difference in tokens is nearest to its own; pairs of equal length stay. What finds no partner is left
+    out. The order is kept. Raises :class:`InputError` where nothing is left: all chosen answers are the longer ones, or
+    all the shorter.
     """
-    longer = sorted((pair for pair in pairs if pair.difference > 0), key=lambda pair: pair.difference)
-    shorter = sorted((pair for pair in pairs if pair.difference < 0), key=lambda pair: -pair.difference)
-    few = min(len(longer), len(shorter))
-    kept = {id(pair) for pair in [*longer[:few], *shorter[:few]]}
+    longer = sorted((pair for pair in pairs if pair.difference > 0), key=_tokens_apart)
+    shorter = sorted((pair for pair in pairs if pair.difference < 0), key=_tokens_apart)
+    few, free = sorted((longer, shorter), key=len)
+    kept = {id(pair) for pair in few}
+    for pair in few:
+        above = bisect_left(free, _tokens_apart(pair), key=_tokens_apart)
+        beside = range(max(above - 1, 0), min(above + 1, len(free)))
+        nearest = min(beside, key=lambda place: abs(_tokens_apart(free[place]) - _tokens_apart(pair)))
+        kept.add(id(free.pop(nearest)))
     matched = [pair for pair in pairs if pair.difference == 0 or id(pair) in kept]
     if not matched:
         raise InputError(
@@ -157,3 +164,7 @@ def length_matched(pairs: Sequence[Pair]) -> list[Pair]:
             hint="take loss_type sigmoid_norm, or pairs whose better answer is now and then the shorter one",
         )
     return matched
+
+
+def _tokens_apart(pair: Pair) -> int:
+    return abs(pair.difference)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from helpers.course.errors import InputError
 from helpers.instruct.prompt_file import PROMPT_FILE, read_prompt_file, write_prompt_file
-from helpers.instruct.special_tokens import bos_id, need_eos, pad_id, turn_end
+from helpers.instruct.special_tokens import bos_id, need_eos, pad_id, rendered, special_tokens, turn_end
 
 if TYPE_CHECKING:  # transformers takes seconds to import, and Unsloth wants to come before it
     from transformers import PreTrainedTokenizerBase
@@ -105,7 +105,8 @@ class Prompt:
         """The ids of a conversation, ``[{"role": ..., "content": ...}, ...]``, that ends with a question.
 
         One user message gives the ids of :meth:`prompt_ids`. A system message, first where there is one, replaces the
-        prompt's own. Raises :class:`InputError` for anything else than user and assistant in turns, user last.
+        prompt's own. Raises :class:`InputError` for anything else than user and assistant in turns, user last,
+        for an empty question, and for what the chat template refuses.
         """
         system, turns = self._turns(list(messages))
         return self._chat_ids(system, turns) if self.template == "chat" else self._seed_ids(system, turns)
@@ -209,8 +210,8 @@ class Prompt:
                 allowed="a system message if wanted, then user, assistant, user, ... with user last",
             )
         texts = [_clean(message["content"]) for message in messages]
-        if empty := [number for number, text in enumerate(texts, 1) if not text]:
-            raise InputError("a message is empty", place=f"{roles[empty[0] - 1]} message, turn {empty[0]}", given="")
+        if empty := [number for number, text in enumerate(texts[::2]) if not text]:  # an answer may have ended at once
+            raise InputError("a message is empty", place=f"user message, turn {2 * empty[0] + 1}", given="")
         return system, texts
 
     def _seed_ids(self, system: str, turns: list[str]) -> list[int]:
@@ -223,7 +224,7 @@ class Prompt:
         return ids
 
     def _chat_ids(self, system: str, turns: list[str]) -> list[int]:
-        for token in self.tokenizer.all_special_tokens:
+        for token in special_tokens(self.tokenizer).values():
             if any(token in text for text in (system, *turns)):
                 raise InputError(
                     "this text holds one of the model's special tokens: it could end its own turn",
@@ -234,7 +235,7 @@ class Prompt:
         messages = [{"role": ROLES[1 + number % 2], "content": text} for number, text in enumerate(turns)]
         if system:
             messages.insert(0, {"role": "system", "content": system})
-        text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        text = rendered(self.tokenizer, messages, add_generation_prompt=True)
         ids = self.tokenizer(text, add_special_tokens=False).input_ids
         if self.bos_id is not None and ids[:1] != [self.bos_id]:  # some templates write BOS themselves, some do not
             ids = [self.bos_id, *ids]

@@ -5,7 +5,7 @@ more, because a score that holds for one phrasing only says more about the phras
 is the default. Phrasings that put the task first share a prefix over all rows, which is then computed only once.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pandas as pd
@@ -119,8 +119,3 @@ def task_named(name: str) -> ZeroShotTask:
     if name not in TASKS:
         raise InputError("there is no such task", place="task", given=name, allowed=list(TASKS))
     return TASKS[name]
-
-
-def tasks_named(names: Sequence[str]) -> list[ZeroShotTask]:
-    """Several tasks, in the order given."""
-    return [task_named(name) for name in names]

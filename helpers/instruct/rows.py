@@ -15,6 +15,8 @@ from helpers.data.text import normalise
 from helpers.instruct.prompts import Example, Prompt
 
 KEYS = ("instruction", "input", "output", "task")
+TOO_LONG = "longer than"
+"""So begins the reason of a row that is put aside for its length."""
 
 
 class Row(dict[str, str]):
@@ -39,13 +41,14 @@ def place_of(row: Mapping[str, str]) -> tuple[str | Path | None, int | None]:
 def read_rows(path: str | Path, rejects: Rejects, limit: int | None = None, seed: int = 13) -> list[Row]:
     """Rows of a jsonl file (``.gz`` too) as ``{"instruction", "input", "output", "task"}``, texts all.
 
-    A missing ``input`` or ``task`` becomes ``""``; a row without instruction or output, or with something else than
+    A missing or null ``input`` or ``task`` becomes ``""``; a row without instruction or output, or with something else than
     text there, goes to ``rejects`` with its line. With ``limit``, as many rows drawn at random. Raises
     :class:`InputError` when nothing is left.
     """
     rows: list[Row] = []
     for line, found in numbered_objects(Path(path), rejects):
         row = Row({key: found.get(key, "") for key in KEYS})
+        row |= {key: "" for key in ("input", "task") if row[key] is None}
         row.file, row.line = path, line
         if wrong := _complaint(row):
             rejects.add(found, path, line, wrong)
@@ -127,7 +130,7 @@ def to_examples(
             fitting.append(row)
             examples.append(example)
         elif rejects is not None:
-            rejects.add(row, file, line, f"longer than {max_length} tokens")
+            rejects.add(row, file, line, f"{TOO_LONG} {max_length} tokens")
     if not examples:
         raise InputError("no row fits in the length", place="max_seq_length", given=max_length, hint="give more tokens")
     return fitting, examples

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import TemplateError
 
 from helpers.course.errors import InputError
 
@@ -57,9 +60,28 @@ def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
     )
 
 
+def special_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
+    """Id and text of every special token. ``all_special_tokens`` leaves out those that were added with ``special=True``."""
+    named = dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
+    return named | {number: token.content for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+
+
+def rendered(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, Any]], **options: bool) -> str:
+    """A conversation in the words of the chat template. Raises :class:`InputError` where the template refuses it."""
+    try:
+        return tokenizer.apply_chat_template(messages, tokenize=False, **options)
+    except TemplateError as error:  # Mistral's and Gemma's take no system message
+        raise InputError(
+            f"the model's chat template refuses this conversation: {error}",
+            place="messages",
+            given=", ".join(message["role"] for message in messages),
+            hint="leave out the system message, or put its text into the first question",
+        ) from error
+
+
 def turn_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
     """The special token with which the chat template ends an answer (``<|im_end|>``), None where it writes none."""
     messages = [{"role": "user", "content": "가"}, {"role": "assistant", "content": MARK}]
-    text = tokenizer.apply_chat_template(messages, tokenize=False)
-    after = tokenizer(text.rpartition(MARK)[2], add_special_tokens=False).input_ids
-    return next((token for token in after if token in tokenizer.all_special_ids), None)
+    after = tokenizer(rendered(tokenizer, messages).rpartition(MARK)[2], add_special_tokens=False).input_ids
+    special = special_tokens(tokenizer)
+    return next((token for token in after if token in special), None)

@@ -15,11 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from helpers.course.checksums import verify_where_listed, weights_fingerprint
 from helpers.course.errors import InputError
 from helpers.course.machine import set_seed
 from helpers.course.paths import REPOSITORY, repository_path, short_path
-from helpers.instruct.adapters import base_fingerprint, belongs_to
-from helpers.instruct.checkpoints import mark, resumable, run_fingerprint
+from helpers.instruct.adapters import belongs_to
+from helpers.instruct.checkpoints import mark, resumable, run_fingerprint, step_of
 from helpers.instruct.prompts import Example, Prompt
 from helpers.instruct.rows import trained_share
 from helpers.instruct.settings import InstructionSettings
@@ -32,8 +33,13 @@ if TYPE_CHECKING:
 BASE = "sample_data/models/ko-mini-mistral"
 LESSON_ADAPTER = "outputs/07_instruction_lora_unsloth/adapter"
 SHARED_ADAPTER = "outputs/shared/adapter"
-NOT_IN_THE_WEIGHTS = {"profile", "config", "output_dir", "data_dir", "smoke", "logging_steps", "save_steps"}
-"""Settings that do not change what is learned: a run may go on under others."""
+NOT_IN_THE_WEIGHTS = {
+    *("profile", "config", "output_dir", "data_dir", "smoke"),
+    *("logging_steps", "save_steps", "save_total_limit", "eval_batch_size", "model_use_cache"),
+    *("train_path", "val_path", "val_share", "max_rows", "max_val_rows", "template", "system"),  # the rows are compared
+    *("short_rows", "short_steps", "ranks"),
+}
+"""Settings that do not change what is learned, or only by the rows: a run may go on under others."""
 
 
 @dataclass
@@ -69,6 +75,7 @@ def load_for_tuning(settings: InstructionSettings) -> tuple[PeftModel, Prompt]:
     for 4 bits where the machine cannot.
     """
     unsloth = fast_language_model()
+    verify_where_listed(repository_path(settings.model))
     set_seed(settings.seed)
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # a banner at every load
@@ -127,15 +134,15 @@ def tune(
     """Train the adapter in place by trl's ``SFTTrainer``; it ends at its best checkpoint where the settings say so.
 
     A run that was killed goes on from its last whole checkpoint in ``output_dir`` and ends, on a CPU, at bitwise the
-    weights of one that was not. ``shown``: a progress bar. Raises :class:`InputError` where nothing or everything would
-    be trained, LoraDidNotMove where an adapter does not learn, RuntimeError where the trainer would learn other labels
-    than ours.
+    weights of one that was not; checkpoints of other settings or rows are moved aside first. ``shown``: a progress bar.
+    Raises :class:`InputError` where nothing or everything would be trained, LoraDidNotMove where an adapter does not
+    learn, RuntimeError where the trainer would learn other labels than ours.
     """
     from helpers.instruct.sft import make_trainer, same_labels
 
     trained_share([*train, *validation])
     told = {key: value for key, value in settings if key not in NOT_IN_THE_WEIGHTS}
-    fingerprint = run_fingerprint(told, train, validation)
+    fingerprint = run_fingerprint(told | {"model": weights_fingerprint(settings.model)}, train, validation)
     last = resumable(settings.output_dir, fingerprint)
     set_seed(settings.seed)
     trainer = make_trainer(model, prompt, train, validation, settings, callbacks, shown)
@@ -147,10 +154,10 @@ def tune(
     return History(
         losses=[(row["step"], float(row["loss"])) for row in log if "loss" in row],
         validations=[(row["step"], float(row["eval_loss"])) for row in log if "eval_loss" in row],
-        best_step=int(Path(best).name.split("-")[1]) if best else None,
+        best_step=step_of(best) if best else None,
         steps=trainer.state.global_step,
         seconds=time.perf_counter() - start,
-        resumed_from=int(last.name.split("-")[1]) if last else 0,
+        resumed_from=step_of(last) if last else 0,
     )
 
 
@@ -166,7 +173,7 @@ def tuned_adapter(output_dir: str | Path = SHARED_ADAPTER, *, base: str = BASE) 
         if belongs_to(folder, base):
             print(f"tuned adapter: {short_path(folder)}")
             return folder
-    if base_fingerprint(base) != base_fingerprint(BASE):
+    if weights_fingerprint(base) != weights_fingerprint(BASE):
         raise InputError(
             "lesson 07 has left no adapter for this base model, and only the small one is trained here",
             place="adapter",

@@ -16,11 +16,12 @@ from helpers.course.settings import PROFILES
 from helpers.instruct.adapters import save_adapter
 from helpers.instruct.course_rows import prepared
 from helpers.instruct.settings import InstructionSettings
+from helpers.instruct.trained_rows import write_trained_rows
 from helpers.instruct.tuning import deepened, load_for_tuning, tune
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train by a settings file; leave adapter and ``metrics.json`` in its output_dir. Exit status 2: wrong input."""
+    """Train by a settings file; leave adapter, its rows and ``metrics.json`` in its output_dir. Exit status 2: wrong input."""
     parser = argparse.ArgumentParser(prog="python -m helpers.instruct.tuning", description="LoRA instruction tuning")
     parser.add_argument("--config_path", default=InstructionSettings.default_config, help="yaml or json")
     parser.add_argument(
@@ -58,6 +59,7 @@ def run(settings: InstructionSettings) -> dict[str, object]:
         history = tune(model, prompt, rows.train, rows.validation, settings)
     after = response_loss(model, prompt, rows.validation, settings.eval_batch_size)
     folder = save_adapter(model, prompt, settings.output_dir / "adapter", base=settings.model)
+    write_trained_rows(settings.output_dir, [*rows.train_rows, *rows.validation_rows])
     metrics = {
         "steps": history.steps,
         "resumed_from": history.resumed_from,

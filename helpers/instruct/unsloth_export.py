@@ -11,14 +11,16 @@ from helpers.instruct.unsloth_first import chosen_dtype, fast_language_model
 
 def main(adapter: str, folder: str, *methods: str) -> None:
     """Load the adapter over its base and write each export to ``folder/method``, prompt.json beside it."""
-    unsloth = fast_language_model()
+    fast_language_model()
+    from helpers.instruct.adapters import base_of, by_unsloth
     from helpers.instruct.prompts import Prompt
 
-    model, tokenizer = unsloth.from_pretrained(adapter, dtype=chosen_dtype("auto"), load_in_4bit=False)
+    prompt = Prompt.load(adapter)
+    model = by_unsloth(base_of(adapter), adapter, dtype=chosen_dtype("auto"), load_in_4bit=False)
     for method in methods:
         target = Path(folder) / method
-        model.save_pretrained_merged(str(target), tokenizer, save_method=method)
-        Prompt.load(adapter).save(target)
+        model.save_pretrained_merged(str(target), prompt.tokenizer, save_method=method)
+        prompt.save(target)
 
 
 if __name__ == "__main__":

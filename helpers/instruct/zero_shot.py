@@ -12,7 +12,10 @@ from pydantic import Field
 
 from helpers.course.errors import InputError
 from helpers.course.files import read_table, write_jsonl
+from helpers.course.rejects import Rejects
 from helpers.course.settings import LessonSettings
+from helpers.data.benchmark_hub import read_hub
+from helpers.data.benchmarks import read_benchmark, stratified_sample
 from helpers.instruct.answers import Reading, read_answers
 from helpers.instruct.backends import Backend
 from helpers.instruct.decisions import RULES, decide
@@ -29,6 +32,7 @@ class ZeroShotSettings(LessonSettings):
 
     default_config: ClassVar[str | None] = "config/zero_shot.yaml"
 
+    data_dir: Path | Literal["hub"] = Field(description="the folder of the four original files, or hub: the model hub")
     tasks: list[Literal["kornli", "question_pair", "hate_speech", "nsmc"]] = Field(
         min_length=1, description="which sets"
     )
@@ -49,11 +53,36 @@ class ZeroShotSettings(LessonSettings):
 
 @dataclass(frozen=True)
 class Result:
-    """One way of asking on one set: the row that is kept, the predictions, and the raw answers where there were any."""
+    """One way of asking on one set: the row that is kept, the predictions, and the raw answers where there were any.
+
+    ``gold`` and ``lines``: what is true, and where each row stands in its file.
+    """
 
     row: dict[str, Any]
     predicted: list[str | None]
+    gold: list[str]
+    lines: list[int]
     answers: list[str] | None = None
+
+    def predictions(self) -> list[dict[str, Any]]:
+        """One object a row of the set; ``text`` is what the model wrote, None where it wrote nothing."""
+        told = {key: self.row[key] for key in ("which", "model", "task", "way", "phrasing") if key in self.row}
+        texts = self.answers or [None] * len(self.gold)
+        return [
+            told | {"line": line, "text": text, "label": label, "gold": gold}
+            for line, text, label, gold in zip(self.lines, texts, self.predicted, self.gold, strict=True)
+        ]
+
+
+def read_tables(settings: ZeroShotSettings, rejects: Rejects) -> dict[str, pd.DataFrame]:
+    """The rows that are asked, by set: from the files in ``data_dir`` or from the hub, drawn with their class shares."""
+
+    def read(name: str) -> pd.DataFrame:
+        if settings.data_dir == "hub":
+            return read_hub(name, rejects)
+        return read_benchmark(name, settings.data_dir, rejects)
+
+    return {name: stratified_sample(read(name), settings.rows, settings.seed) for name in settings.tasks}
 
 
 def evaluate(
@@ -84,7 +113,7 @@ def evaluate(
         row |= {"question": task.phrasings[row["phrasing"]], "labels": ", ".join(task.words.values())}
         row |= asdict(scores) | dict(backend.facts) | {"seed": settings.seed}
         row |= {"max_new_tokens": settings.max_new_tokens, "reading": settings.reading} if way == "free" else {}
-        rows[way] = Result(row, labels, answers)
+        rows[way] = Result(row, labels, gold, list(table["line"]), answers)
     return rows
 
 
@@ -139,7 +168,9 @@ def result_table(results: Iterable[Result]) -> pd.DataFrame:
 
 
 def save_results(results: Iterable[Result], path: Path) -> Path:
-    """One JSON object a result, with everything that it rests on."""
+    """One JSON object a result, with everything that it rests on; every answer of it in ``predictions.jsonl`` beside it."""
+    results = list(results)
+    write_jsonl(path.with_name("predictions.jsonl"), (each for result in results for each in result.predictions()))
     return write_jsonl(path, [result.row for result in results])
 
 

@@ -1,4 +1,6 @@
-"""The lesson's figure of scores: a dot and its interval for each model or wording, and the two bars to clear."""
+"""The lesson's figures: scores with their intervals and the two bars to clear, and what a model answers to nothing."""
+
+from collections.abc import Mapping
 
 import pandas as pd
 from matplotlib import pyplot as plt
@@ -27,4 +29,24 @@ def interval_figure(scores: pd.DataFrame, title: str) -> Figure:
     axes.grid(axis="x", visible=False)
     axes.legend(loc="upper left", ncols=2)
     plt.close(figure)  # returned: the notebook shows it once, as the value of its cell
+    return figure
+
+
+def habit_figure(habits: Mapping[str, Mapping[str, float]], title: str) -> Figure:
+    """``habits``: by task, each label word with its probability among the task's labels. One colour a task."""
+    figure, axes = plt.subplots()
+    place, ticks = 0, []
+    for number, (task, shares) in enumerate(habits.items()):
+        places = range(place, place + len(shares))
+        bars = axes.bar(places, list(shares.values()), width=0.7, color=PALETTE[number], label=task)
+        axes.bar_label(bars, fmt="%.2f", padding=3)
+        axes.hlines(1 / len(shares), places[0] - 0.5, places[-1] + 0.5, color=PALETTE[5], linestyles="dashed")
+        ticks += zip(places, shares, strict=True)
+        place += len(shares) + 1
+    axes.set(title=title, ylabel="probability among the labels", ylim=(0, 1.35))
+    axes.set_xticks(*zip(*ticks, strict=True))
+    axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
+    axes.grid(axis="x", visible=False)
+    axes.legend(loc="upper left", ncols=2)
+    plt.close(figure)
     return figure

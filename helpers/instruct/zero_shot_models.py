@@ -6,27 +6,47 @@ import atexit
 from collections.abc import Mapping
 from pathlib import Path
 
-from helpers.course.checksums import SUMS_FILE, verify_checksums
+from helpers.course.checksums import verify_where_listed
 from helpers.course.machine import detect_machine
-from helpers.course.paths import short_path
+from helpers.course.paths import repository_path, short_path
 from helpers.instruct.adapters import CARD_FILE, belongs_to, need_adapter_for
 from helpers.instruct.backends import Backend, TransformersBackend
+from helpers.instruct.product_rows import product_rows
 from helpers.instruct.prompts import Prompt
-from helpers.instruct.tuning import tuned_adapter
+from helpers.instruct.rows import Row
+from helpers.instruct.smallest import BATCH, SEED, STEPS
+from helpers.instruct.trained_rows import read_trained_rows
+from helpers.instruct.tuning import SHARED_ADAPTER, tuned_adapter
 from helpers.instruct.zero_shot import ZeroShotSettings
 
 VLLM_MAX_LENGTH, VLLM_AT_ONCE = 1024, 256
 
 
-def models_to_ask(settings: ZeroShotSettings) -> dict[str, Backend]:
-    """``{"base": ..., "tuned": ..., "chooser": ...}``; the last is left out, and said, where it fits another base model.
+def adapters_to_ask(settings: ZeroShotSettings) -> dict[str, Path]:
+    """``{"tuned": ..., "chooser": ...}``; the last is left out, and said, where it fits another base model.
 
-    Without ``settings.adapter`` the tuned model's adapter is lesson 07's, or one made now. The base model is in memory
-    once: an adapter is switched on where it is asked, with vLLM at request time.
+    Without ``settings.adapter`` the tuned model's adapter is lesson 07's, or one made now.
     """
     adapters = {"tuned": settings.adapter or tuned_adapter(base=settings.model)}
     if settings.chooser and (chooser := _fitting(settings.chooser, settings.model)):
         adapters["chooser"] = chooser
+    return adapters
+
+
+def learned_rows(adapter: Path) -> list[Row] | None:
+    """The rows that an adapter was trained on: those it left, those of the shared smallest one made again; None: unknown."""
+    if (rows := read_trained_rows(adapter)) is not None:
+        return rows
+    smallest = Path(adapter).resolve() == repository_path(SHARED_ADAPTER).resolve()
+    return [Row(row) for row in product_rows(STEPS * BATCH, SEED)] if smallest else None
+
+
+def models_to_ask(settings: ZeroShotSettings, adapters: Mapping[str, Path] | None = None) -> dict[str, Backend]:
+    """``{"base": ..., "tuned": ..., "chooser": ...}``, with the adapters given or else :func:`adapters_to_ask`.
+
+    The base model is in memory once: an adapter is switched on where it is asked, with vLLM at request time.
+    """
+    adapters = adapters_to_ask(settings) if adapters is None else dict(adapters)
     if settings.backend == "vllm":
         return _by_vllm(settings, adapters)
     told = {"dtype": settings.dtype, "batch_size": settings.batch_size, "batch_tokens": settings.batch_tokens}
@@ -39,8 +59,7 @@ def _fitting(adapter: Path, base: str) -> Path | None:
         print(f"{short_path(adapter)} is left out: it was trained on another base model")
         return None
     need_adapter_for(adapter, base)
-    if (adapter / SUMS_FILE).is_file():
-        verify_checksums(adapter)
+    verify_where_listed(adapter)
     return adapter
 
 
