@@ -20,9 +20,14 @@ import pytest
 from helpers.course.errors import InputError
 from helpers.course.launch import free_port
 from helpers.course.paths import REPOSITORY
+from helpers.instruct.settings import InstructionSettings
+from helpers.serving.answers import _sampling
 from helpers.serving.background import model_server
 from helpers.serving.load import Failed, put_load, read_answer
+from helpers.serving.protocol import ChatRequest
 from helpers.serving.serve import main
+from helpers.serving.served import with_tuned_adapter
+from helpers.serving.settings import ServingSettings
 from tests.serving import BEGINNINGS, ONE_THREAD, QUESTIONS, SMALL, ask, client, expected, loud_adapter, reference
 
 CHAT = REPOSITORY / ".venv-chat/bin"
@@ -100,6 +105,11 @@ def test_completions_take_text_or_ids(server):
     assert expected(text, 8, raw=True).startswith(" ")
     ids = [prompt.bos_id, *prompt.tokenizer(text, add_special_tokens=False).input_ids]
     assert ask_for(model="ko-mini", prompt=text).choices == ask_for(model="ko-mini", prompt=ids).choices
+    for alone in (text, ids):
+        assert ask_for(model="ko-mini", prompt=[alone]).choices == ask_for(model="ko-mini", prompt=text).choices
+    for several in ([text, text], [ids, ids]):
+        with pytest.raises(openai.BadRequestError, match="one prompt a request"):
+            ask_for(model="ko-mini", prompt=several)
     parts = list(ask_for(model="ko-mini", prompt=text, stream=True))
     assert "".join(part.choices[0].text for part in parts) == ask_for(model="ko-mini", prompt=text).choices[0].text
 
@@ -177,21 +187,45 @@ def test_what_asks_for_nothing_is_no_reason_to_refuse(server):
     plain = create(model="ko-mini", messages=ask(QUESTIONS[0]), max_tokens=8).choices[0].message
     nothing = {
         "logprobs": False,
+        "top_logprobs": 0,
         "tools": [],
+        "tool_choice": "none",
+        "parallel_tool_calls": True,
         "response_format": {"type": "text"},
+        "modalities": ["text"],
         "logit_bias": None,
         "functions": None,
+        "metadata": {},
+        "service_tier": "auto",
+        "store": False,
+        "stream_options": {"include_obfuscation": False},
+        "top_k": -1,
     }
     body = {"model": "ko-mini", "messages": ask(QUESTIONS[0]), "max_tokens": 8} | nothing
     status, text, _ = raw(server, "POST", "/v1/chat/completions", json.dumps(body))
     assert status == 200 and json.loads(text)["choices"][0]["message"]["content"] == plain.content
-    body = {"model": "ko-mini", "prompt": "안녕", "max_tokens": 2, "logprobs": None, "echo": False}
+    body = {"model": "ko-mini", "prompt": "안녕", "max_tokens": 2, "logprobs": None, "echo": False, "suffix": ""}
     assert raw(server, "POST", "/v1/completions", json.dumps(body))[0] == 200
     history = [{"role": "developer", "content": "짧게"}, {"role": "user", "content": "안녕", "name": "나"}]
     history += [plain.model_dump(), *ask("다시")]  # the commonest way to keep a conversation: all its keys, most null
     bare = [{"role": "system", "content": "짧게"}, *ask("안녕"), {"role": "assistant", "content": plain.content}]
     long, short = (create(model="ko-mini", messages=each, max_tokens=8) for each in (history, bare + ask("다시")))
     assert long.choices == short.choices and long.usage == short.usage
+
+
+def test_a_conversation_goes_on_after_an_empty_answer_and_after_two_messages_of_one_role(server):
+    def read(*turns):
+        messages = [{"role": role, "content": text} for role, text in turns]
+        answer = client(server).chat.completions.create(model="ko-mini", messages=messages, max_tokens=4)
+        return answer.choices[0].message.content, answer.usage.prompt_tokens
+
+    prompt, _ = reference()
+    empty = [("user", "안녕"), ("assistant", ""), ("user", "다시")]
+    own = prompt.message_ids([{"role": role, "content": text} for role, text in empty])
+    assert read(*empty)[1] == len(own)
+    twice = [("system", "짧게"), ("developer", "높임말로"), ("user", "안녕"), ("user", "누구세요?")]
+    assert read(*twice) == read(("system", "짧게\n\n높임말로"), ("user", "안녕\n\n누구세요?"))
+    assert read(*twice) != read(*twice[1:])
 
 
 def test_an_error_names_what_the_client_sent(server):
@@ -334,7 +368,15 @@ def test_a_key_is_asked_for(strict):
         assert status == 401 and "Authorization: Bearer" in text and headers["www-authenticate"] == "Bearer"
         assert strict.key not in text
     assert [card.id for card in client(strict, strict.key).models.list()] == ["ko-mini"]
-    assert strict.get("/health")[0] == 200
+    status, text = strict.get("/health")  # asks for no key, so it says nothing that is nobody's business
+    assert status == 200 and "engine_pid" not in text
+
+
+def engine_pid(server):
+    """Of a server that does not say it: the child that Python spawned, beside its resource tracker."""
+    children = psutil.Process(server.process.pid).children()
+    [engine] = [child.pid for child in children if "spawn_main" in " ".join(child.cmdline())]
+    return engine
 
 
 def test_one_too_many_gets_429_and_an_answer_that_takes_too_long_is_ended(strict):
@@ -361,23 +403,37 @@ def test_a_body_that_dawdles_gets_408(strict):
 
 
 def test_a_frozen_engine_is_replaced(strict):
-    before = strict.health()
-    os.kill(before["engine_pid"], signal.SIGSTOP)  # for good: only SIGKILL ends it now
+    before, pid = strict.health(), engine_pid(strict)
+    os.kill(pid, signal.SIGSTOP)  # for good: only SIGKILL ends it now
     with pytest.raises(openai.InternalServerError, match="took too long"):
         client(strict, strict.key).completions.create(model="ko-mini", prompt="안녕")
     wait_for(lambda: strict.health()["restarts"] == before["restarts"] + 1 and strict.get("/health")[0] == 200, 120)
-    assert strict.health()["engine_pid"] != before["engine_pid"] and strict.health()["running"] == 0
+    assert engine_pid(strict) != pid and strict.health()["running"] == 0
     assert client(strict, strict.key).completions.create(model="ko-mini", prompt="안녕", max_tokens=2).choices
 
 
 def test_an_engine_that_dies_too_often_ends_the_server(strict):
-    pid = strict.health()["engine_pid"]
+    pid = engine_pid(strict)
     stream = long_stream(strict)
     os.kill(pid, signal.SIGKILL)
     with pytest.raises(openai.APIError, match="engine died"):
         list(stream)
     assert strict.process.wait(60) == 70
     assert "died too often" in strict.log.read_text()
+
+
+def test_what_is_served_unasked_is_what_was_tuned(monkeypatch):
+    """Greedy and without penalties, as lesson 09's gate asks; and each profile's adapter is one of its own model."""
+    settings = ServingSettings.load()
+    rules = _sampling(ChatRequest(model="ko-mini", messages=ask("안녕")), settings)
+    assert rules.temperature == 0 and not rules.penalized
+    monkeypatch.setattr("helpers.instruct.tuning.tuned_adapter", lambda *, base: f"the adapter of {base}")
+    for profile in ("cpu", "t4", "a100"):
+        settings = ServingSettings.load(profile=profile)
+        trained = InstructionSettings.load(profile=profile)
+        assert (settings.model, settings.template) == (trained.model, trained.template)
+        adapters = with_tuned_adapter(settings).adapters
+        assert str(adapters[f"{settings.name}-tuned"]).endswith(f"the adapter of {settings.model}")
 
 
 def test_sigterm_lets_short_answers_finish_and_ends_long_ones_cleanly(tmp_path):

@@ -1,5 +1,7 @@
 """Continuous batching: whatever else is in the batch, an answer is what the model alone would have written."""
 
+import sys
+
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
@@ -108,6 +110,27 @@ def test_a_job_that_cannot_be_done_is_refused(model):
         batch.add(Job(0, (4,), 2, (), "missing"))
     with pytest.raises(ValueError, match="empty"):
         batch.add(Job(0, (), 2, ()))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="vLLM needs Linux")
+def test_what_vllm_refuses_is_refused_and_ends_nobody_elses_answer():
+    """Its errors are no ValueErrors: one that got through would end the engine's process."""
+    from vllm.exceptions import VLLMValidationError
+
+    from helpers.serving.vllm_batch import VllmBatch
+
+    class Refusing:
+        def add_request(self, *_, **__):
+            raise VLLMValidationError("the prompt cannot be empty")
+
+    batch = VllmBatch.__new__(VllmBatch)  # without the engine, which takes half a minute to start
+    batch.engine, batch.adapters, batch._names = Refusing(), {}, {}
+    with pytest.raises(ValueError, match="cannot be empty"):
+        batch.add(Job(0, (), 2, ()))
+    with pytest.raises(ValueError, match="top_p"):
+        batch.add(Job(1, (4,), 2, (), sampling=Sampling(top_p=7)))
+    with pytest.raises(ValueError, match="no adapter"):
+        batch.add(Job(2, (4,), 2, (), "missing"))
 
 
 def test_the_servers_seed_repeats_answers_that_have_none_of_their_own(model):

@@ -33,8 +33,9 @@ def servers(tmp_path_factory):
     folder = tmp_path_factory.mktemp("chat")
     options = SMALL | {"max_prompt_tokens": 200, "max_tokens": 800, "default_tokens": 600}
     with model_server(folder / "server.log", environment=ONE_THREAD, **options) as server:
-        chat = {"port": int(server.url.rpartition(":")[2]), "chat_port": free_port(), "max_tokens": 800}
-        chat |= {"default_tokens": 600, "chat_history": str(folder / "history.sqlite")}
+        # The page's own limit is above the server's: it must ask the server, or every question is refused.
+        chat = {"port": int(server.url.rpartition(":")[2]), "chat_port": free_port(), "max_tokens": 2000}
+        chat |= {"default_tokens": 1500, "chat_history": str(folder / "history.sqlite")}
         pairs = [part for name, value in chat.items() for part in ("-p", name, str(value))]
         command = [sys.executable, "-m", "helpers.serving.chat.start", *pairs]
         with background(command, f"http://127.0.0.1:{chat['chat_port']}", "/", folder / "chat.log", 300, None) as page:

@@ -77,18 +77,28 @@ def _prompt_ids(request: Request, served: Served) -> list[int]:
     prompt = served.prompt
     if isinstance(request, protocol.ChatRequest):
         try:
-            return prompt.message_ids([message.plain() for message in request.messages])
+            return prompt.message_ids(joined([message.plain() for message in request.messages]))
         except InputError as error:
             allowed = error.allowed if isinstance(error.allowed, str) else error.hint or ""
             raise ApiError(400, f"{error.what} ({error.place})", allowed=allowed, param="messages") from error
     first = [] if prompt.bos_id is None else [prompt.bos_id]
-    if isinstance(request.prompt, str):
-        return first + prompt.tokenizer(request.prompt, add_special_tokens=False, split_special_tokens=True).input_ids
+    given = request.text_or_ids
+    if isinstance(given, str):
+        return first + prompt.tokenizer(given, add_special_tokens=False, split_special_tokens=True).input_ids
     largest = len(prompt.tokenizer) - 1
-    if max(request.prompt) > largest:
+    if max(given) > largest:
         what, allowed = "the prompt holds a token id that the model lacks", f"0 to {largest:,}"
         raise ApiError(400, what, allowed=allowed, param="prompt")
-    return request.prompt
+    return given
+
+
+def joined(messages: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Messages of one role in a row become one, a blank line between their texts: the prompt's roles take turns."""
+    runs = ((role, list(run)) for role, run in itertools.groupby(messages, key=lambda message: message["role"]))
+    return [
+        {"role": role, "content": "\n\n".join(each["content"] for each in run if each["content"].strip())}
+        for role, run in runs
+    ]
 
 
 async def pieces(order: Order, engine: Engine, metrics: Metrics) -> AsyncIterator[Piece]:
@@ -156,5 +166,6 @@ async def whole(order: Order, engine: Engine, metrics: Metrics) -> protocol.Chat
 
 
 def usage_of(order: Order, tokens: int) -> protocol.Usage:
+    """``tokens``: all that were generated, those of a stop text and the stop token among them."""
     read = len(order.job.ids)
     return protocol.Usage(prompt_tokens=read, completion_tokens=tokens, total_tokens=read + tokens)

@@ -113,9 +113,10 @@ def make_app(settings: ServingSettings, served: dict[str, Served], engine: Engin
     async def health() -> Response:
         status = "closing" if turns.closing else "ready" if engine.ready else "restarting"
         body = protocol.Health(
-            status=status, running=len(turns.open), limit=turns.limit, restarts=engine.restarts, engine_pid=engine.pid
-        )
-        return JSONResponse(body.model_dump(), 200 if status == "ready" else 503)
+            status=status, running=len(turns.open), limit=turns.limit, restarts=engine.restarts,
+            engine_pid=None if settings.api_key else engine.pid,
+        )  # fmt: skip
+        return JSONResponse(body.model_dump(exclude_none=True), 200 if status == "ready" else 503)
 
     @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
     async def counters() -> Response:

@@ -37,6 +37,7 @@ class Running:
             return error.code, error.read().decode()
 
     def health(self) -> dict[str, Any]:
+        """What /health says, whatever its status: also while no engine is there."""
         return json.loads(self.get("/health")[1])
 
 

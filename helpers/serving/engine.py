@@ -139,6 +139,7 @@ class Engine:
 
     @property
     def ready(self) -> bool:
+        """Whether a process is there whose model is loaded."""
         process = self._current
         return process is not None and process.alive and process.ready.done()
 
@@ -148,6 +149,7 @@ class Engine:
         return self._current.process.pid if self._current else None
 
     async def generate(self, job: Job) -> AsyncIterator[Tokens]:
+        """As the process's own. Raises :class:`EngineNotReady`, :class:`EngineDied` and :class:`EngineRefused`."""
         if not self.ready:
             raise EngineNotReady
         async for tokens in self._current.generate(job):

@@ -20,6 +20,7 @@ class Sampling:
 
     @property
     def penalized(self) -> bool:
+        """Whether a draw depends on what stands in the prompt or was written before."""
         return (self.repetition_penalty, self.presence_penalty, self.frequency_penalty) != (1.0, 0.0, 0.0)
 
 

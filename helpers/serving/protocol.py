@@ -2,25 +2,28 @@
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Text = Annotated[str, Field(max_length=200_000)]
 Stop = Annotated[str, Field(min_length=1, max_length=64)]
+Ids = Annotated[list[Annotated[int, Field(ge=0, le=2**31)]], Field(min_length=1, max_length=200_000)]
 LARGEST_SEED = 2**63 - 1
+Nothing = dict[str, tuple[Any, ...]]
+"""A key, and the values of it that ask for nothing."""
 
 
 def _say_what_asks_for_nothing(schema: dict[str, Any], model: type["Strict"]) -> None:
     schema["additionalProperties"] = {"type": "null"}
-    schema["properties"] |= {name: {"enum": [value, None]} for name, value in model.nothing.items()}
+    schema["properties"] |= {name: {"enum": [*values, None]} for name, values in model.nothing.items()}
 
 
 class Strict(BaseModel):
-    """A key that is not offered may still be sent with a value that asks for nothing: null, or the one in ``nothing``."""
+    """A key that is not offered may still be sent with a value that asks for nothing: null, or one in ``nothing``."""
 
     model_config = ConfigDict(
         extra="forbid", allow_inf_nan=False, strict=True, json_schema_extra=_say_what_asks_for_nothing
     )
-    nothing: ClassVar[dict[str, Any]] = {}
+    nothing: ClassVar[Nothing] = {}
 
     @model_validator(mode="before")
     @classmethod
@@ -31,23 +34,25 @@ class Strict(BaseModel):
 
     @classmethod
     def _is_nothing(cls, name: Any, value: Any) -> bool:
-        return name in cls.nothing and type(value) is type(cls.nothing[name]) and value == cls.nothing[name]
+        return any(type(value) is type(each) and value == each for each in cls.nothing.get(name, ()))  # 0 is not False
 
 
 class StreamOptions(Strict):
+    nothing: ClassVar[Nothing] = {"include_obfuscation": (False,)}
+
     include_usage: bool | None = None
 
 
 class Common(Strict):
     """What both ways of asking share. None: the server's settings decide."""
 
-    nothing: ClassVar[dict[str, Any]] = {"logprobs": False, "logit_bias": {}}
+    nothing: ClassVar[Nothing] = {"logprobs": (False,), "logit_bias": ({},)}
 
     model: str = Field(max_length=200, description="one of the names of /v1/models")
     max_tokens: int | None = Field(None, ge=1)
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
-    top_k: int | None = Field(None, ge=0, le=1_000_000, description="as in vLLM; 0: all")
+    top_k: int | None = Field(None, ge=-1, le=1_000_000, description="as in vLLM; 0 or -1: all")
     repetition_penalty: float | None = Field(None, ge=0.5, le=2, description="as in vLLM; 1: none")
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
@@ -79,7 +84,7 @@ class TextPart(Strict):
 
 
 class Message(Strict):
-    nothing: ClassVar[dict[str, Any]] = {"tool_calls": [], "annotations": []}
+    nothing: ClassVar[Nothing] = {"tool_calls": ([],), "annotations": ([],)}
 
     role: Literal["system", "developer", "user", "assistant"] = Field(description="developer: the newer name of system")
     content: Text | Annotated[list[TextPart], Field(min_length=1, max_length=64)]
@@ -94,10 +99,16 @@ class Message(Strict):
 class ChatRequest(Common):
     """Body of /v1/chat/completions."""
 
-    nothing: ClassVar[dict[str, Any]] = Common.nothing | {
-        "tools": [],
-        "response_format": {"type": "text"},
-        "store": False,
+    nothing: ClassVar[Nothing] = Common.nothing | {
+        "tools": ([],),
+        "tool_choice": ("none",),
+        "parallel_tool_calls": (True, False),
+        "top_logprobs": (0,),
+        "response_format": ({"type": "text"},),
+        "modalities": (["text"],),
+        "metadata": ({},),
+        "service_tier": ("auto", "default"),
+        "store": (False,),
     }
 
     messages: list[Message] = Field(min_length=1, max_length=512)
@@ -119,9 +130,30 @@ class ChatRequest(Common):
 class CompletionRequest(Common):
     """Body of /v1/completions: a text to be continued as it stands, or its token ids."""
 
-    nothing: ClassVar[dict[str, Any]] = Common.nothing | {"echo": False, "best_of": 1}
+    nothing: ClassVar[Nothing] = Common.nothing | {
+        "echo": (False,),
+        "best_of": (1,),
+        "suffix": ("",),
+    }
 
-    prompt: Text | Annotated[list[Annotated[int, Field(ge=0, le=2**31)]], Field(min_length=1, max_length=200_000)]
+    prompt: (
+        Text
+        | Ids
+        | Annotated[list[Text], Field(min_length=1, max_length=1)]
+        | Annotated[list[Ids], Field(min_length=1, max_length=1)]
+    ) = Field(description="a text or its ids, or a list with one of them")
+
+    @field_validator("prompt", mode="before")
+    @classmethod
+    def _one_prompt(cls, given: Any) -> Any:
+        if isinstance(given, list) and len(given) > 1 and all(isinstance(each, str | list) for each in given):
+            raise ValueError("one prompt a request: send the others in requests of their own")
+        return given
+
+    @property
+    def text_or_ids(self) -> str | list[int]:
+        """The prompt, out of its list where it came in one."""
+        return self.prompt[0] if isinstance(self.prompt, list) and not isinstance(self.prompt[0], int) else self.prompt
 
 
 INSIDE = {"messages": Message, "content": TextPart, "stream_options": StreamOptions}
@@ -232,7 +264,7 @@ class Health(BaseModel):
     running: int = Field(description="answers that are generated or wait")
     limit: int
     restarts: int = Field(description="how often the engine was started anew")
-    engine_pid: int | None
+    engine_pid: int | None = Field(None, description="where no key is asked for, that is on this machine only")
 
 
 class ErrorDetail(BaseModel):

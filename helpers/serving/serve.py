@@ -32,6 +32,7 @@ class Server(uvicorn.Server):
     gave_up = False
 
     async def shutdown(self, sockets=None) -> None:
+        """Take no more requests, and end those that are not done after ``seconds``."""
         self.turns.closing = True
         grace = 0 if self.gave_up else self.seconds
         ending = asyncio.get_running_loop().call_later(grace, self.turns.close)
@@ -39,6 +40,7 @@ class Server(uvicorn.Server):
         ending.cancel()
 
     def handle_exit(self, sig: int, frame) -> None:
+        """Of SIGTERM and Ctrl-C: leave, with exit code 0."""
         super().handle_exit(sig, frame)
         if not self.started:
             log.info("the server ends as soon as its model is loaded")

@@ -26,13 +26,16 @@ class Served:
 
 
 def with_tuned_adapter(settings: ServingSettings) -> ServingSettings:
-    """The settings with lesson 07's adapter among the adapters, where it is wanted; it is made where it is missing."""
+    """The settings with lesson 07's adapter of their model among the adapters, where it is wanted.
+
+    The small model's is made where it is missing; another model's must be there, or :class:`InputError` is raised.
+    """
     name = f"{settings.name}-{TUNED}"
     if not settings.tuned or name in settings.adapters:
         return settings
     from helpers.instruct.tuning import tuned_adapter
 
-    return settings.changed(adapters=settings.adapters | {name: Path(tuned_adapter())})
+    return settings.changed(adapters=settings.adapters | {name: Path(tuned_adapter(base=settings.model))})
 
 
 def load_served(settings: ServingSettings) -> dict[str, Served]:

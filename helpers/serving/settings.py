@@ -20,7 +20,9 @@ class ServingSettings(LessonSettings):
 
     name: str = Field("ko-mini", pattern=r"^[\w.:-]+$", description="what clients call the base model")
     adapters: dict[str, Path] = Field(default_factory=dict, description="LoRA adapters: name for clients: folder")
-    tuned: bool = Field(True, description="also serve the adapter of lesson 07, made small where there is none")
+    tuned: bool = Field(
+        True, description="also serve lesson 07's adapter; only the small model's is made where missing"
+    )
     template: Literal["seed", "chat"] = Field("seed", description="the base model's prompt; adapters bring their own")
     backend: Literal["transformers", "vllm"] = Field("transformers", description="which engine generates")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="of the weights")

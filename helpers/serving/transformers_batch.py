@@ -24,12 +24,15 @@ BASE = "__base__"
 
 @dataclass
 class Row:
+    """One answer that is being written: its last token, and how many it has."""
+
     job: Job
     sampler: Sampler
     last: int = -1
     written: int = 0
 
     def take(self, token: int) -> Tokens:
+        """The next token, and whether it is the last."""
         self.last, self.written = token, self.written + 1
         finish = "stop" if token in self.job.stop_ids else "length" if self.written == self.job.max_tokens else None
         return Tokens(self.job.id, (token,), finish)

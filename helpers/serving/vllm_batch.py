@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from helpers.course.checksums import verify_where_listed
+from helpers.course.paths import repository_path
 from helpers.instruct.engine_start import lora_options
 from helpers.serving.jobs import Job, Tokens
 
@@ -16,6 +18,8 @@ class VllmBatch:
         from vllm.lora.request import LoRARequest
         from vllm.v1.engine.llm_engine import LLMEngine
 
+        for part in (repository_path(model), *adapters.values()):
+            verify_where_listed(part)
         arguments = EngineArgs(
             model=model, tokenizer=model, dtype=dtype, max_model_len=context, max_num_seqs=size, enforce_eager=True,
             gpu_memory_utilization=memory_share, seed=seed, disable_log_stats=True, **lora_options(list(adapters.values())),
@@ -31,6 +35,16 @@ class VllmBatch:
         return self.engine.has_unfinished_requests()
 
     def add(self, job: Job) -> None:
+        from vllm.exceptions import VLLMClientError
+
+        if job.adapter is not None and job.adapter not in self.adapters:
+            raise ValueError(f"there is no adapter {job.adapter}")
+        try:
+            self._add(job)
+        except VLLMClientError as error:  # no ValueError: unturned it would end the engine, and everybody's answer
+            raise ValueError(str(error)) from error
+
+    def _add(self, job: Job) -> None:
         from vllm import SamplingParams, TokensPrompt
         from vllm.sampling_params import RequestOutputKind
 
@@ -42,8 +56,6 @@ class VllmBatch:
             ignore_eos=not job.stop_ids,
             detokenize=False, output_kind=RequestOutputKind.DELTA,
         )  # fmt: skip
-        if job.adapter is not None and job.adapter not in self.adapters:
-            raise ValueError(f"there is no adapter {job.adapter}")
         self._names[job.id] = self.engine.add_request(
             str(job.id), TokensPrompt(prompt_token_ids=list(job.ids)), params,
             lora_request=self.adapters.get(job.adapter),

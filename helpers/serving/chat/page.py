@@ -17,7 +17,6 @@ from helpers.serving.chat.conversation import in_korean, in_turns, open_stream
 from helpers.serving.chat.history import open_history
 
 SERVER = os.environ["COURSE_SERVER_URL"]
-LONGEST = int(os.environ["COURSE_MAX_TOKENS"])
 TOKENS = int(os.environ["COURSE_DEFAULT_TOKENS"])
 PASSWORD = os.environ.get("COURSE_CHAT_PASSWORD")
 client = openai.AsyncOpenAI(base_url=f"{SERVER}/v1", api_key=os.environ.get("COURSE_API_KEY") or "none", timeout=180)
@@ -84,17 +83,20 @@ async def use_settings(chosen: dict) -> None:
 
 
 async def offer_settings(chosen: dict) -> None:
-    """The settings panel, with the models that the server has right now."""
+    """The settings panel, with the models that the server has right now and the longest answer that it allows."""
     try:
-        names = [model.id async for model in client.models.list()]
+        cards = [model async for model in client.models.list()]
     except openai.OpenAIError as error:
-        names = []
+        cards = []
         await cl.ErrorMessage(content=in_korean(error, SERVER)).send()
+    names, longest = [card.id for card in cards], min((card.max_tokens for card in cards), default=TOKENS)
     default = names[-1] if names else ""  # adapters come after the base model, which has learned no answers
     warm = "높을수록 답이 다양해집니다"
     widgets = [
         Slider("temperature", "온도", min=0, max=2, step=0.1, initial=chosen.get("temperature", 0), tooltip=warm),
-        Slider("tokens", "최대 답변 길이(토큰)", min=8, max=LONGEST, step=8, initial=chosen.get("tokens", TOKENS)),
+        Slider(
+            "tokens", "최대 답변 길이(토큰)", min=1, max=longest, initial=min(chosen.get("tokens", TOKENS), longest)
+        ),
         TextInput("system", "시스템 프롬프트", initial=chosen.get("system", ""), placeholder="예: 비서처럼 답하세요."),
     ]
     if names:

@@ -52,7 +52,6 @@ def chat_command(settings: ServingSettings) -> tuple[list[str], dict[str, str]]:
         "CHAINLIT_AUTH_SECRET": secrets.token_hex(32),
         "COURSE_SERVER_URL": f"http://{'127.0.0.1' if settings.host == '0.0.0.0' else server}:{settings.port}",
         "COURSE_CHAT_HISTORY": str(settings.chat_history),
-        "COURSE_MAX_TOKENS": str(settings.max_tokens),
         "COURSE_DEFAULT_TOKENS": str(settings.default_tokens),
         API_KEY: settings.api_key or "",
     }
