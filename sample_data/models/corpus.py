@@ -19,8 +19,24 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
+from helpers.course.errors import InputError
+from helpers.course.files import short_path
+from helpers.course.rejects import Rejects
+from helpers.data.benchmarks import BENCHMARKS, read_benchmark
+
 HOLD_OUT = 400  # one line of the corpus in so many never reaches training
 HOLD_OUT_SAMPLE = 30  # of the repository's own few texts
+
+
+RETRIEVAL = ("petitions", "law_articles", "paraKQC", "wikinews")
+NEEDED = (  # of a folder with the corpus; the files of the four sets in zero_shot are named where they are read
+    "corpus/corpus_ko.sources.tsv",
+    "corpus/corpus_ko.txt.gz",
+    "sts/sts-dev.tsv",
+    *(f"retrieval/{name}/queries.jsonl" for name in RETRIEVAL),
+    "retrieval/wikinews/corpus.jsonl",
+    "zero_shot",
+)
 
 
 @dataclass(frozen=True)
@@ -48,18 +64,30 @@ def evaluation_keys(data_dir: Path) -> set[str]:
     with open(data_dir / "sts/sts-dev.tsv", encoding="utf-8") as file:
         for row in list(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE))[1:]:
             texts += row[5:7]
-    for name in ("petitions", "law_articles", "paraKQC", "wikinews"):
+    for name in RETRIEVAL:
         queries = (data_dir / "retrieval" / name / "queries.jsonl").read_text(encoding="utf-8")
         texts += [row["text"] for row in map(json.loads, queries.splitlines()) if row.get("split", "test") == "test"]
-    for path in sorted((data_dir / "zero_shot").iterdir()):
-        for line in path.read_text(encoding="utf-8-sig").splitlines()[1:]:
-            texts += [cell.strip('"') for cell in line.replace("\t", ",").split(",") if len(cell) > 9]
-            texts += line.split("\t")
+    # The corpus holds these articles line by line; all of them are test documents. The other sets' it does not hold.
+    articles = (data_dir / "retrieval/wikinews/corpus.jsonl").read_text(encoding="utf-8")
+    for row in map(json.loads, articles.splitlines()):
+        texts += row["text"].split("\n")
+    for name, benchmark in BENCHMARKS.items():
+        rejects = Rejects(data_dir / "zero_shot" / name)  # not kept: a row that cannot be read is not scored either
+        table = read_benchmark(name, data_dir / "zero_shot", rejects)
+        for column in benchmark.text_columns:
+            texts += table[column].tolist()
     return {key_of(text) for text in texts} - {""}
 
 
 def read_corpus(data_dir: Path) -> tuple[list[Line], list[Line], Counter[str]]:
-    """Training lines, held-out lines and the number of lines that decontamination removed from each source."""
+    """Training lines, held-out lines and the number of lines that decontamination removed from each source.
+
+    Raises InputError that names the file or folder that `data_dir` lacks.
+    """
+    for name in NEEDED:
+        if not (data_dir / name).exists():
+            why = "the corpus cannot be read: a file is missing, of its own or of the tests whose texts are left out"
+            raise InputError(why, file=short_path(data_dir / name), hint="KO_DATA_DIR or data_dir names the folder")
     with open(data_dir / "corpus/corpus_ko.sources.tsv", encoding="utf-8") as file:
         sources = list(csv.DictReader(file, delimiter="\t"))
     with gzip.open(data_dir / "corpus/corpus_ko.txt.gz", "rt", encoding="utf-8") as file:

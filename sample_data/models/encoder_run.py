@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from arrays import read_arrays
 from encoder_model import new_encoder
 from loop import train
-from recipe import DOCUMENT_SOURCES, FIRST, LAST, MASK, PAD
+from recipe import DOCUMENT_SOURCES, FIRST, HELD_OUT_BATCHES, LAST, MASK, PAD
 from tokenizers import Tokenizer
 
 KEEP = {"nsmc": 0.5, "legalize": 0.6}  # share of the two largest sources that the encoder sees
@@ -110,6 +110,7 @@ def pretrain_encoder(settings: dict) -> None:
     ids, offsets, sources = read_arrays(run_dir, "encoder")
     tokenizer = Tokenizer.from_file(str(run_dir / "encoder.json"))
     texts = Texts(ids, offsets, sources, knobs["max_length"], settings["seed"])
+    held_out = Texts(*read_arrays(run_dir, "encoder", "_held"), knobs["max_length"], settings["seed"])
     pairs = Pairs(ids, offsets, sources, tokenizer.token_to_id(")"))
     share = np.bincount(ids, minlength=knobs["vocab_size"]) / len(ids)
     rarity = torch.from_numpy(1e-3 / (1e-3 + share)).float().to(device)
@@ -118,8 +119,8 @@ def pretrain_encoder(settings: dict) -> None:
     def encode(batch):
         return model.bert(input_ids=batch, attention_mask=(batch != PAD).long()).last_hidden_state
 
-    def masked_loss(rng):
-        batch = texts.batch(rng, knobs["batch_tokens"]).to(device)
+    def masked_loss(side, rng):
+        batch = side.batch(rng, knobs["batch_tokens"]).to(device)
         draw = torch.from_numpy(rng.random(batch.shape, dtype=np.float32)).to(device)
         masked = (draw < knobs["mask_share"]) & (batch > MASK)
         kept = draw < knobs["mask_share"] * 0.1  # a tenth stays as it is: what is not masked must be represented too
@@ -144,6 +145,10 @@ def pretrain_encoder(settings: dict) -> None:
     def batch_loss(step, progress):
         rng = np.random.default_rng([settings["seed"], step])
         in_pairs = progress < knobs["pair_until"] and rng.random() < knobs["pair_share"]
-        return pair_loss(rng) if in_pairs else masked_loss(rng)
+        return pair_loss(rng) if in_pairs else masked_loss(texts, rng)
 
-    train(model, batch_loss, settings, "encoder")
+    def held_out_loss():  # of what the run ends on; pairs are only a part of the way
+        rng = np.random.default_rng(settings["seed"])
+        return np.mean([masked_loss(held_out, rng)[0].item() for _ in range(HELD_OUT_BATCHES)])
+
+    train(model, batch_loss, held_out_loss, settings, "encoder")

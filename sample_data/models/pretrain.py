@@ -1,6 +1,7 @@
 """Pretrain the course's two small Korean models; lesson A1 explains every step.
 
-    python sample_data/models/pretrain.py prepare|encoder|lm|export-encoder|export-lm [--config F] [--set lm.tokens=1e6]
+    python sample_data/models/pretrain.py prepare|encoder|lm [--config F] [--set lm.tokens=1e6]
+    python sample_data/models/pretrain.py export-encoder|export-lm --out FOLDER (or --replace: the shipped model)
 
 A step's batch depends on the seed and the step's number alone, so a run that was killed goes on exactly where its last
 checkpoint stood. In reading order: recipe.py, corpus.py, arrays.py, loop.py, encoder_model.py, encoder_run.py, lm_run.py.
@@ -19,8 +20,8 @@ from arrays import documents, prepare, read_arrays
 from encoder_model import encoder_config, word_vectors
 from encoder_run import pretrain_encoder
 from lm_run import new_lm, pretrain_lm
-from loop import Muon
-from recipe import FIRST, LAST, MASK, PAD, ROOT, SPECIALS, UNK, load_settings
+from loop import Muon, load_checkpoint
+from recipe import FIRST, LAST, MASK, PAD, ROOT, SAMPLE, SPECIALS, UNK, load_settings
 from tokenizers import Tokenizer
 from transformers import BertModel, PreTrainedTokenizerFast
 
@@ -36,8 +37,12 @@ __all__ = [  # what lesson A1 and the tests take from here
 
 
 def export(settings: dict, kind: str, folder: Path) -> None:
-    """The checkpoint's weights and tokenizer as transformers loads them: safetensors, half precision."""
-    state = torch.load(settings["run_dir"] / f"{kind}.pt", map_location="cpu", weights_only=True)
+    """Weights and tokenizer as transformers loads them: safetensors, half precision.
+
+    The weights are those of the lowest held-out loss so far, or the last ones where none was measured yet.
+    """
+    best = settings["run_dir"] / f"{kind}.best.pt"
+    state = load_checkpoint(settings, kind, best if best.exists() else best.with_name(f"{kind}.pt"))
     backend = Tokenizer.from_file(str(settings["run_dir"] / f"{kind}.json"))
     names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
     if kind == "encoder":
@@ -60,7 +65,7 @@ def export(settings: dict, kind: str, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
     os.chmod(folder / "model.safetensors", 0o644)
     rows = [json.loads(row) for row in (settings["run_dir"] / f"{kind}.log.jsonl").read_text().splitlines()]
-    fields = ["step", "tokens", "seconds", *(["mlm", "bow", "pairs"] if kind == "encoder" else ["loss"])]
+    fields = ["step", "tokens", "seconds", *(["mlm", "bow", "pairs"] if kind == "encoder" else ["loss"]), "held_out"]
     with atomic_write(folder / "training_log.csv") as file:
         writer = csv.DictWriter(file, fields, restval="", lineterminator="\n")
         writer.writeheader()
@@ -70,28 +75,34 @@ def export(settings: dict, kind: str, folder: Path) -> None:
     use_course_style()
     line_figure(lines, folder.name, "million pieces", "loss, nats").savefig(folder / "loss.png")
     write_checksums(folder)
-    print(f"{folder}: {state['step']} steps, {state['tokens']:,} tokens, {state['seconds'] / 3600:.2f} hours")
+    held_out = f", held-out loss {state['held_out']:.3f}" if "held_out" in state else ""
+    hours = state["seconds"] / 3600
+    print(f"{folder}: {state['step']} steps, {state['tokens']:,} tokens, {hours:.2f} hours{held_out}")
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("step", choices=["prepare", "encoder", "lm", "export-encoder", "export-lm"])
     parser.add_argument("--config", type=Path, default=ROOT / "config/pretraining.yaml")
     parser.add_argument("--profile", default="cpu")
     parser.add_argument("--set", action="append", default=[], metavar="section.key=value")
     parser.add_argument("--out", type=Path, help="folder of an export")
-    arguments = parser.parse_args()
+    parser.add_argument("--replace", action="store_true", help="export over the shipped model and its checksums")
+    arguments = parser.parse_args(argv)
+    exporting = arguments.step.startswith("export-")
+    if exporting and (arguments.out is None) != arguments.replace:
+        parser.error("an export needs --out FOLDER, or else --replace to write over the shipped model")
     try:
         settings = load_settings(arguments.config, arguments.set, arguments.profile)
+        torch.set_num_threads(settings["threads"])
+        if exporting:
+            kind = arguments.step.removeprefix("export-")
+            name = "ko-mini-encoder" if kind == "encoder" else "ko-mini-mistral"
+            export(settings, kind, arguments.out or SAMPLE / "models" / name)
+        else:
+            {"prepare": prepare, "encoder": pretrain_encoder, "lm": pretrain_lm}[arguments.step](settings)
     except InputError as error:
         raise SystemExit(f"error: {error}") from None
-    torch.set_num_threads(settings["threads"])
-    if arguments.step.startswith("export-"):
-        kind = arguments.step.removeprefix("export-")
-        name = "ko-mini-encoder" if kind == "encoder" else "ko-mini-mistral"
-        export(settings, kind, arguments.out or ROOT / "sample_data/models" / name)
-    else:
-        {"prepare": prepare, "encoder": pretrain_encoder, "lm": pretrain_lm}[arguments.step](settings)
 
 
 if __name__ == "__main__":

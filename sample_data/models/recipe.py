@@ -9,17 +9,28 @@ from pathlib import Path
 import yaml
 
 from helpers.course.errors import InputError
+from helpers.course.machine import detect_machine
 
 ROOT = Path(__file__).resolve().parents[2]
 SPECIALS = {"encoder": ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"], "lm": ["<pad>", "<unk>", "<s>", "</s>"]}
 PAD, UNK, FIRST, LAST, MASK = range(5)  # the same ids in both tokenizers
+SAMPLE = ROOT / "sample_data"
+HELD_OUT_BATCHES = 8  # that a held-out loss is the mean of; the same ones every time
+DTYPES = ["auto", "bfloat16", "float32"]
 DOCUMENT_SOURCES = ("boddari", "petitions", "msdocs", "ko.react", "rust-book")  # neighbouring lines belong together
 
 
 def load_settings(path: Path, overrides: list[str], profile: str) -> dict:
-    """The YAML file, its profile's section over it, `--set section.key=value` over that."""
+    """The YAML file, its profile's section over it, `--set section.key=value` over that.
+
+    `data_dir` is, in this order: what `--set` says, KO_DATA_DIR, the file's folder, the sample where that is absent.
+    """
     settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     profiles = settings.pop("profiles", {"cpu": {}})
+    if os.environ.get("KO_DATA_DIR"):
+        settings["data_dir"] = os.environ["KO_DATA_DIR"]
+    elif not (ROOT / settings["data_dir"]).is_dir():
+        settings["data_dir"] = str(SAMPLE)
     if profile not in profiles:
         raise InputError("there is no such profile", file=path.name, given=profile, allowed=sorted(profiles))
     changes: list[tuple[str, object]] = []
@@ -34,7 +45,11 @@ def load_settings(path: Path, overrides: list[str], profile: str) -> dict:
             known = there if isinstance(there, dict) else settings
             raise InputError("there is no such setting", file=path.name, place=f"key {key}", allowed=sorted(known))
         there[name] = fitting(value, there[name], path.name, key)
-    settings["data_dir"] = ROOT / os.environ.get("KO_DATA_DIR", settings["data_dir"])
+    if settings["dtype"] not in DTYPES:
+        raise InputError("there is no such dtype", file=path.name, given=settings["dtype"], allowed=DTYPES)
+    if settings["dtype"] == "auto":
+        settings["dtype"] = "bfloat16" if detect_machine().bf16 else "float32"
+    settings["data_dir"] = ROOT / settings["data_dir"]
     settings["run_dir"] = ROOT / settings["run_dir"]
     return settings
 
