@@ -6,11 +6,13 @@
 One step each (loss and backward, no optimizer) on the same weights, the same texts, dropout on, the same dtype and the same
 torch kernels; texts are tokenized before the clock starts. Queries and documents come in turn from four shared retrieval sets
 (KO_DATA_DIR; in two the documents are long, in one mixed, in one short), cut to --max_length pieces: 512 is all that the
-encoder takes; a shorter cut makes the documents alike in length, and less is gained by sorting them. Every contender runs in a
-process of its own with one thread. Time is CPU time of that process, which other work on the machine hardly moves; peak memory
-is the largest resident set less that before the first step. The floor is what nobody can go below who encodes twice: one pass
-without a graph, one forward and backward pass, in chunks of equally long texts. `error` is the norm of the gradient's
-difference to one graph over the whole batch, dropout off.
+encoder takes; a shorter cut makes the documents alike in length, and less is gained by sorting them. Every contender has a
+process of its own with one thread, and they take their steps in turn. Time is CPU time of that process, which other work on the
+machine hardly moves; peak memory is the largest resident set of all steps less what was resident before the first. The floor
+is what nobody can go below who encodes twice: one pass without a graph, one forward and backward pass, over as many tokens in
+full chunks without padding (each text is cut, or repeated, to the mean length of its chunk); its ratio is the share of what can
+be reached that the course reaches. `error` is the norm of the gradient's difference to one graph over the whole batch, dropout
+off, for batches up to --error.
 """
 
 import argparse
@@ -21,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import defaultdict
+from collections.abc import Iterator
 from contextlib import nullcontext
 from itertools import islice, zip_longest
 from pathlib import Path
@@ -29,7 +31,7 @@ from pathlib import Path
 import torch
 
 from helpers.course.files import course_data_dir
-from helpers.course.machine import detect_machine, peak_memory_mb, set_seed
+from helpers.course.machine import detect_machine, forget_peak, peak_memory_mb, set_seed
 from helpers.data.retrieval import read_beir
 from helpers.embedding.contrastive import ContrastiveRows, InfoNCE
 from helpers.embedding.encoder import Encoder
@@ -39,6 +41,7 @@ MODEL, BUDGET, TEMPERATURE = "sample_data/models/ko-mini-encoder", 2048, 0.05
 SETS = ("petitions", "law_articles", "paraKQC", "wikinews")
 OURS, KEPT, FLOOR = "course", "course, 1,024 MB of graphs kept", "floor"
 MINI_BATCH, TOKENS = "library, mini-batch 32", "library, 2048 tokens"
+CONTENDERS = (OURS, KEPT, FLOOR, MINI_BATCH, TOKENS)
 
 
 def texts(batch: int) -> tuple[list[str], list[str]]:
@@ -48,6 +51,8 @@ def texts(batch: int) -> tuple[list[str], list[str]]:
         data = read_beir(course_data_dir("retrieval", name))
         found = [(data.queries[q], data.corpus[next(iter(grades))].full()) for q, grades in data.qrels.items()]
         pools.append(random.Random(13).sample(found, len(found)))
+    if sum(map(len, pools)) < batch:
+        raise SystemExit(f"a batch of {batch} was asked for, and the sets hold {sum(map(len, pools))} pairs")
     in_turn = (pair for each in zip_longest(*pools) for pair in each if pair)
     queries, documents = zip(*islice(in_turn, batch), strict=True)
     return list(queries), list(documents)
@@ -72,6 +77,21 @@ def library_step(encoder: Encoder, sides, folder: Path, contender: str, lora: bo
     return model, step
 
 
+def full_chunks(texts: list[list[int]]) -> Iterator[list[list[int]]]:
+    """As many tokens in chunks of at most `BUDGET`, each of texts of one length; long texts together, short ones together."""
+    chunks: list[list[list[int]]] = [[]]
+    for text in sorted(texts, key=len):
+        if sum(map(len, chunks[-1])) + len(text) > BUDGET:
+            chunks.append([])
+        chunks[-1].append(text)
+    left = 0  # tokens by which lengths so far were rounded down
+    for chunk in chunks:
+        tokens = sum(map(len, chunk)) + left
+        length = min(round(tokens / len(chunk)), len(chunk[-1]))
+        left = tokens - length * len(chunk)
+        yield [(text * (length // len(text) + 1))[:length] for text in chunk]
+
+
 def our_step(encoder: Encoder, sides, contender: str):
     """One step of the course's cache, or of the floor."""
     ids = [encoder.tokenize(side) for side in sides]
@@ -81,14 +101,7 @@ def our_step(encoder: Encoder, sides, contender: str):
         return encoder(*encoder.pad(chunk))
 
     cache = GradCache(encode, token_budget=BUDGET, keep_bytes=2**30 if contender == KEPT else 0)
-    by_length = defaultdict(list)
-    for text in {tuple(text): text for side in ids for text in side}.values():
-        by_length[len(text)].append(text)
-    chunks = [
-        same[i : i + BUDGET // length]
-        for length, same in by_length.items()
-        for i in range(0, len(same), BUDGET // length)
-    ]
+    chunks = list(full_chunks([list(text) for text in {tuple(text) for side in ids for text in side}]))
 
     def floor():
         with torch.no_grad():
@@ -100,8 +113,8 @@ def our_step(encoder: Encoder, sides, contender: str):
     return encoder, floor if contender == FLOOR else lambda: cache(loss, *ids).backward()
 
 
-def child(contender: str, batch: int, max_length: int, repeats: int, dtype: str, lora: bool) -> dict:
-    """Seconds of each repeat, peak memory, and the gradient's error (batches up to 64)."""
+def child(contender: str, batch: int, max_length: int, dtype: str, lora: bool, with_error: bool) -> None:
+    """One step for each line that comes in, answered by its seconds; at the end peak memory and the gradient's error."""
     torch.set_num_threads(1)
     set_seed(13)
     sides = texts(batch)
@@ -116,16 +129,18 @@ def child(contender: str, batch: int, max_length: int, repeats: int, dtype: str,
         else:
             model, step = our_step(encoder, sides, contender)
         model.train()
-        before, seconds = peak_memory_mb(), []
-        for _ in range(repeats):
+        forget_peak()
+        before = peak_memory_mb()
+        print(json.dumps({"ready": True}), flush=True)
+        for _ in sys.stdin:
             model.zero_grad()
             start = time.process_time()
             with autocast:
                 step()
-            seconds.append(time.process_time() - start)
-        peak = peak_memory_mb() - before
-        error = _error(encoder, model, step, sides, autocast) if batch <= 64 and contender != FLOOR else None
-    return {"seconds": seconds, "peak_mb": peak, "error": error}
+            print(json.dumps({"seconds": time.process_time() - start}), flush=True)
+        told = {"peak_mb": peak_memory_mb() - before}
+        with_error = with_error and contender != FLOOR
+        print(json.dumps(told | {"error": _error(encoder, model, step, sides, autocast) if with_error else None}))
 
 
 def _error(encoder: Encoder, model, step, sides, autocast) -> float:
@@ -145,40 +160,72 @@ def _error(encoder: Encoder, model, step, sides, autocast) -> float:
     return ((given - exact).norm() / exact.norm()).item()
 
 
+def answer(process: subprocess.Popen) -> dict:
+    """The next JSON line of a child; other lines are a library's talk."""
+    for line in process.stdout:
+        if line.startswith("{"):
+            return json.loads(line)
+    raise SystemExit(process.wait() or 1)  # it has told why
+
+
+def measure(contenders: list[str], batch: int, repeats: int, options: list[str]) -> dict[str, dict]:
+    """Seconds of every step, peak memory and error, by contender."""
+    command = [sys.executable, __file__, "--batches", str(batch), *options, "--child"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    children = {name: subprocess.Popen([*command, name], **pipes) for name in contenders}
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    try:
+        for process in children.values():
+            answer(process)
+        for _ in range(repeats):
+            for name, process in children.items():
+                print("step", file=process.stdin, flush=True)
+                seconds[name].append(answer(process)["seconds"])
+        for process in children.values():
+            process.stdin.close()
+        found = {name: {"seconds": seconds[name]} | answer(process) for name, process in children.items()}
+        for process in children.values():
+            process.wait()
+    finally:
+        for process in children.values():
+            process.kill()  # where one of them failed; the others have ended
+    return found
+
+
 def main() -> None:
-    """Every contender in its own process, one after the other, and a table of ratios."""
+    """Every contender in its own process, their steps in turn, and a table of ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batches", type=int, nargs="+", default=[64, 256, 1024])
     parser.add_argument("--max_length", type=int, default=512, help="pieces a text is cut to")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--dtype", choices=["float32", "bf16"], default="float32")
     parser.add_argument("--lora", action="store_true")
-    parser.add_argument("--contenders", nargs="+", default=[OURS, KEPT, FLOOR, MINI_BATCH, TOKENS])
+    parser.add_argument(
+        "--error", type=int, default=64, help="largest batch whose gradient is compared (one whole graph)"
+    )
+    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=CONTENDERS)
     parser.add_argument("--child", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    same = (arguments.max_length, arguments.repeats, arguments.dtype, arguments.lora)
-    if arguments.child:
-        print(json.dumps(child(arguments.child, arguments.batches[0], *same)))
+    told = parser.parse_args()
+    if told.child:
+        batch = told.batches[0]
+        child(told.child, batch, told.max_length, told.dtype, told.lora, batch <= told.error)
         return
     print(
-        f"{detect_machine().cpu}; {arguments.dtype}{', LoRA' if arguments.lora else ''}; texts of at most "
-        f"{arguments.max_length} pieces; one thread; CPU seconds"
+        f"{detect_machine().cpu}; {told.dtype}{', LoRA' if told.lora else ''}; texts of at most "
+        f"{told.max_length} pieces; one thread; CPU seconds"
     )
-    options = [f"--{name}={getattr(arguments, name)}" for name in ("max_length", "repeats", "dtype")]
-    options += ["--lora"] if arguments.lora else []
-    for batch in arguments.batches:
-        found = {}
-        for name in arguments.contenders:
-            command = [sys.executable, __file__, "--child", name, "--batches", str(batch), *options]
-            output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-            found[name] = json.loads(output.strip().splitlines()[-1])
-        ours = statistics.median(found[OURS]["seconds"])
+    options = [f"--{name}={getattr(told, name)}" for name in ("max_length", "dtype", "error")]
+    options += ["--lora"] if told.lora else []
+    peer = OURS if OURS in told.contenders else told.contenders[0]
+    for batch in told.batches:
+        found = measure(list(dict.fromkeys(told.contenders)), batch, told.repeats, options)
+        whole = statistics.median(found[peer]["seconds"])
         for name, result in found.items():
             seconds, error = result["seconds"], result["error"]
-            told = "" if error is None else f"   error {error:.0e}"
+            off = "" if error is None else f"   error {error:.0e}"
             print(
                 f"batch {batch:5}  {name:31} {statistics.median(seconds):7.2f} s ({min(seconds):.2f} to {max(seconds):.2f})"
-                f"   {statistics.median(seconds) / ours:.2f} x course   + {result['peak_mb']:5.0f} MB{told}",
+                f"   {statistics.median(seconds) / whole:.2f} x {peer}   + {result['peak_mb']:5.0f} MB{off}",
                 flush=True,
             )
 

@@ -6,7 +6,7 @@
 `helpers.embedding.mining.mine` searches, leaves known positives out, and applies rank window and margin; faiss's flat index
 alone only searches (the same library, the same kernels). Unit vectors drawn at random, one positive a query. Every contender
 runs in a process of its own with one thread. Time is CPU time of that process, which other work on the machine hardly moves;
-peak memory is the largest resident set less that before the first search (the vectors themselves are there already).
+peak memory is the largest resident set less what was resident before the first search, the vectors themselves included.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import faiss
 import numpy as np
 import torch
 
-from helpers.course.machine import detect_machine, peak_memory_mb
+from helpers.course.machine import detect_machine, forget_peak, peak_memory_mb
 from helpers.embedding.mining import mine
 
 TOP = 30
@@ -48,6 +48,7 @@ def child(contender: str, queries: int, documents: int, width: int, repeats: int
     def mined():
         mine(asked, bank, positives, top=TOP, search="faiss" if contender == OURS else "matmul")
 
+    forget_peak()
     before, seconds = peak_memory_mb(), []
     for _ in range(repeats):
         start = time.process_time()

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import torch
 
-from helpers.course.machine import detect_machine, peak_memory_mb, set_seed
+from helpers.course.machine import detect_machine, forget_peak, peak_memory_mb, set_seed
 from helpers.course.paths import course_data_dir
 from helpers.data.pairs import Pairs
 from helpers.data.sentences import read_sentences
@@ -98,6 +98,7 @@ def child(contender: str, batch: int, steps: int, max_length: int | None, bf16: 
         settings = settings_of(batch, max_length, Path(folder))
         encoder = Encoder.load(settings.model, max_length=settings.max_length)
         encoder.add_lora(r=settings.lora_r, alpha=settings.lora_alpha, dropout=settings.lora_dropout)
+        forget_peak()
         before, start = peak_memory_mb(), time.process_time()
         if contender == OURS:
             if bf16:  # one autocast around all steps would go on using the first step's weights from its cache
