@@ -229,3 +229,9 @@ def test_the_font_of_a_page_has_the_letters_that_it_needs_and_no_more(caplog):
     short, long = font_face("한글"), font_face("한글로 쓴 조금 더 긴 문장입니다")
     assert 500 < len(short) < len(long) < 20_000
     assert caplog.records == []
+
+
+def test_outlines_hide_nothing_and_tell_their_means():
+    [axes] = histogram_figure({"앞": [0.0, 0.2], "뒤": [0.4, 0.4]}, "간격", "코사인", bins=4, outlines=True).axes
+    assert all(not patch.get_fill() for patch in axes.patches)
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["앞, mean +0.100", "뒤, mean +0.400"]

@@ -99,14 +99,22 @@ def bar_figure(
     return _finish(figure, axes, title, "", y, legend=bool(kinds))
 
 
-def histogram_figure(values: Mapping[str, Sequence[float]], title: str, x: str, *, bins: int = 30) -> Figure:
-    """Histograms laid over one another on common bins: lengths, similarities, margins."""
+def histogram_figure(
+    values: Mapping[str, Sequence[float]], title: str, x: str, *, bins: int = 30, outlines: bool = False
+) -> Figure:
+    """Histograms laid over one another on common bins: lengths, similarities, margins.
+
+    ``outlines``: lines instead of areas, and each mean in the legend, where three and more would hide one another.
+    """
     figure, axes = plt.subplots()
     edges = np.histogram_bin_edges(
         np.concatenate([np.asarray(part, dtype=float) for part in values.values()]), bins=bins
     )
     for name, part in values.items():
-        axes.hist(part, bins=edges, alpha=0.6, label=name)
+        if outlines:
+            axes.hist(part, bins=edges, histtype="step", linewidth=1.8, label=f"{name}, mean {np.mean(part):+.3f}")
+        else:
+            axes.hist(part, bins=edges, alpha=0.6, label=name)
     return _finish(figure, axes, title, x, "count", legend=len(values) > 1)
 
 
