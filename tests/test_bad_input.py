@@ -23,7 +23,7 @@ from helpers.data.settings import EmbeddingDataSettings
 from helpers.data.triplets import main as triplets_main
 from helpers.embedding.encoder import Encoder
 from helpers.embedding.evaluation import sts_spearman
-from helpers.embedding.training import SimCSESettings
+from helpers.embedding.simcse_settings import SimCSESettings
 from helpers.instruct.models import load_language_model
 
 PRODUCTS = "description,category,name,domain\n짧은 글,예금,가나 통장,금융\n다른 글,예금,다라 통장,금융\n"

@@ -98,6 +98,10 @@ def test_a_written_file_has_the_usual_permissions(tmp_path):
         file.write("x")
     (tmp_path / "b.txt").write_text("x")
     assert (tmp_path / "a.txt").stat().st_mode == (tmp_path / "b.txt").stat().st_mode
+    (tmp_path / "a.txt").chmod(0o600)
+    with atomic_write(tmp_path / "a.txt") as file:
+        file.write("y")
+    assert (tmp_path / "a.txt").stat().st_mode & 0o777 == 0o600  # what was kept from others stays so
 
 
 def test_a_replaced_folder_is_followed_through_a_link(tmp_path):
@@ -333,3 +337,19 @@ def test_a_character_that_an_encoding_lacks_is_named(tmp_path):
     with pytest.raises(InputError, match=r"does not exist in cp949\n.*line 3\n.*given:   ☕"):
         write_table(tmp_path / "a.csv", pd.DataFrame({"text": ["가", "커피 ☕"]}), "cp949")
     assert not (tmp_path / "a.csv").exists()
+
+
+def test_a_broken_byte_is_counted_with_the_mark_and_utf_16_is_called_that():
+    with pytest.raises(InputError, match=r"line 2, byte 4\n.*0xFF"):
+        decode_text(b"\xef\xbb\xbf" + "가\n나".encode() + b"\xff", "a.csv")
+    for name in ("utf-16-le", "utf-16-be"):
+        with pytest.raises(InputError, match="this text is in UTF-16"):
+            decode_text(f"\ufeff{SENTENCE}".encode(name), "a.csv")
+
+
+def test_an_object_ends_at_its_line_break_alone_and_may_not_be_nested_too_deeply(tmp_path):
+    rows = [{"text": "가\u2028나\x85다"}]
+    assert read_jsonl(write_jsonl(tmp_path / "a.jsonl", rows)) == rows
+    (tmp_path / "a.jsonl").write_text('{"a": 1}\n{"a": ' + "[" * 100_000)
+    with pytest.raises(InputError, match=r"this line cannot be used.*\n.*line 2"):
+        read_jsonl(tmp_path / "a.jsonl")

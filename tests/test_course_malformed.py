@@ -311,6 +311,10 @@ CASES = {
         weights(lambda folder: (folder / "SHA256SUMS").write_text("abc  model.safetensors\n")),
         ["no checksum line", "SHA256SUMS, line 1", "given:   abc  model.safetensors", "64 hexadecimal digits"],
     ),
+    "a list of checksums that is empty": (
+        weights(lambda folder: (folder / "SHA256SUMS").write_text("\n")),
+        ["the list of checksums is empty", "SHA256SUMS", "clone the repository again"],
+    ),
     # lessons and parameters
     "a parameter that the lesson does not have": (
         parameter(lerning_rate=1),

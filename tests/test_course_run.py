@@ -28,6 +28,7 @@ from helpers.course.lessons import (
 from helpers.course.paths import REPOSITORY
 from helpers.course.records import read_records
 from helpers.course.refresh import measured_table, store_outputs
+from helpers.course.report import read_results, write_results
 from helpers.course.run import main
 
 HEAD = """# {} 한글 제목
@@ -225,6 +226,9 @@ def test_fingerprint_sees_one_letter_changed_in_any_file_that_a_result_rests_on(
     (tmp_path / "sample_data" / "weights").write_bytes(bytes(2**20 + 1))
     seen["longer file"] = fingerprint(lesson, {"profile": "t4"}, tmp_path)
     notebook = nbformat.read(lesson.path, as_version=4)
+    notebook.cells[-1].metadata["tags"] = ["another"]
+    nbformat.write(notebook, lesson.path)
+    seen["tag"] = fingerprint(Lesson(lesson.path), {"profile": "t4"}, tmp_path)
     notebook.cells[-1].source += " "
     nbformat.write(notebook, lesson.path)
     seen["cell"] = fingerprint(Lesson(lesson.path), {"profile": "t4"}, tmp_path)
@@ -313,6 +317,18 @@ def test_a_smoke_run_of_one_lesson_keeps_what_is_told_of_the_others(tmp_path, re
     assert 'id="00_a"' in page and 'id="01_b"' in page
 
 
+@pytest.mark.parametrize(
+    "text", ['{"lessons": {"00', "[1]", "{}", '{"lessons": [1]}', '{"lessons": {"00_a": {"state": 1}}}']
+)
+def test_a_damaged_record_of_earlier_runs_is_said_and_left_out(tmp_path, capfd, text):
+    path = tmp_path / "outputs" / "results.json"
+    write_results(path, {"00_a": Outcome("ok", 1.0, 100)}, {})
+    assert read_results(path) == {"00_a": Outcome("ok", 1.0, 100)} and capfd.readouterr().out == ""
+    path.write_text(text, encoding="utf-8")
+    assert read_results(path) == {}
+    assert "results.json is damaged" in capfd.readouterr().out
+
+
 def test_a_wrong_answer_fails_a_run_of_ours(tmp_path, monkeypatch):
     monkeypatch.setenv("COURSE_STRICT", "0")  # so that what the runner sets goes with this test
     monkeypatch.delenv("COURSE_STRICT")
@@ -379,6 +395,15 @@ def test_a_parameter_of_the_lessons_own_is_never_taken_for_a_short_form(tmp_path
     notebook.cells[1].source = "temperature = 0.7\nloss_temperature = 0.1"
     nbformat.write(notebook, path)
     assert check_parameters(Lesson(path), {"temperature": 1}) == {"temperature": 1}
+
+
+def test_short_forms_stand_for_the_names_of_the_lesson(tmp_path):
+    path = write_lesson(tmp_path, "00_a")
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[1].source = "loss_temperature = 0.1\nlr = 1e-3\nepochs = 2"
+    nbformat.write(notebook, path)
+    given = {"temperature": 1, "learning_rate": 2, "num_epochs": 3}
+    assert check_parameters(Lesson(path), given) == {"loss_temperature": 1, "lr": 2, "epochs": 3}
 
 
 @pytest.mark.parametrize(

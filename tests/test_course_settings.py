@@ -119,6 +119,20 @@ def test_true_is_no_number(given):
     assert Knobs.load(model="m", most=3, ranks=[8], layers=[1], lr=1).ranks == (8,)
 
 
+@pytest.mark.parametrize("key", ["profile", "config", "smoke"])
+def test_a_section_cannot_say_which_sections_are_read(tmp_path, key):
+    (tmp_path / "a.yaml").write_text(f"model: m\nprofiles:\n  cpu:\n    {key}: true\n", encoding="utf-8")
+    with pytest.raises(InputError, match=f"cannot stand in a section\n.*profiles.cpu.{key}"):
+        Knobs.load(tmp_path / "a.yaml")
+
+
+@pytest.mark.parametrize("given", [{"seed": -1}, {"seed": 2**32}, {"lr": float("nan")}, {"lr": float("inf")}])
+def test_a_number_beyond_its_bounds_is_refused(given):
+    with pytest.raises(InputError, match=f"parameter {next(iter(given))}"):
+        Knobs.load(model="m", **given)
+    assert Knobs.load(model="m", seed=2**32 - 1).seed == 2**32 - 1
+
+
 def test_settings_cannot_be_changed_in_place():
     with pytest.raises(ValueError, match="frozen"):
         Knobs.load(model="m").epochs = 5

@@ -34,6 +34,15 @@ def test_a_quotation_mark_in_nsmc_is_a_plain_character(tmp_path):
     assert list(table["label"]) == ["positive", "negative", "positive"]
 
 
+def test_a_quotation_mark_in_kornli_and_hate_speech_is_a_plain_character(tmp_path):
+    (tmp_path / "xnli.test.ko.tsv").write_text(
+        'sentence1\tsentence2\tgold_label\n"가\t나"\tneutral\n', encoding="utf-8"
+    )
+    assert read_benchmark("kornli", tmp_path)[["sentence1", "sentence2"]].to_numpy().tolist() == [['"가', '나"']]
+    (tmp_path / "dev.tsv").write_text('comments\tbias\n"가\tnone\n나"\tgender\n', encoding="utf-8")
+    assert read_benchmark("hate_speech", tmp_path / "dev.tsv")["comments"].tolist() == ['"가', '나"']
+
+
 def test_question_pair_has_a_mark_in_front_a_nameless_column_behind_and_0_for_the_same(tmp_path):
     assert sample_data("zero_shot", "question_pair", "kor_pair_test.csv").read_bytes()[:3] == b"\xef\xbb\xbf"
     lines = ["test_id,question1,question2,is_duplicate,", '0,"비, 와?",비 내려?,0,', "1,밥 먹자,잠 자자,1,"]

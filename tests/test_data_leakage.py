@@ -125,6 +125,16 @@ def test_texts_of_a_row_are_its_parts():
         row_texts(row)
     )
     assert long_texts(row) == [OTHER, REVIEW]
+    assert long_texts(built("가" * 24, output="나" * 25, instruction="다" * 30).row) == ["나" * 25]
+    assert long_texts(built("", output="나", instruction="다" * 30).row) == ["다" * 30]  # the question itself
+
+
+def test_the_largest_share_counts_and_stands_first():
+    row = built(REVIEW, output=REVIEW[:24]).row
+    assert 0.7 <= index(REVIEW).look_up(REVIEW[:24])[0][2] < 1
+    assert [leak.share for leak in index(REVIEW).leaks([row])] == [1.0]
+    whole, part = index(REVIEW + " 정말", REVIEW).look_up(REVIEW)
+    assert (whole[1], whole[2], part[1]) == (REVIEW, 1.0, REVIEW + " 정말") and part[2] < 1
 
 
 def test_a_split_shares_neither_group_nor_text():

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.course.errors import InputError
-from helpers.course.files import read_table, sample_data
+from helpers.course.files import read_jsonl, read_table, sample_data, write_jsonl
 from helpers.course.rejects import Rejects
 from helpers.data.e5_rows import e5_from_beir, e5_from_table
 from helpers.data.retrieval import Document, RetrievalSet, read_beir, read_e5, write_beir, write_e5
@@ -49,6 +49,8 @@ def test_a_beir_folder_is_read_whole(tmp_path):
         ({"qrels": [*QRELS, "q1\td1\t1"]}, "judged before", 5),
         ({"qrels": [*QRELS, "q1\td2\tsehr"]}, "whole number from 0 up", 5),
         ({"qrels": [*QRELS, "q1\td2\t-1"]}, "whole number from 0 up", 5),
+        ({"qrels": [*QRELS, "q1\td2\t²"]}, "whole number from 0 up", 5),
+        ({"corpus": [*CORPUS, {"_id": "d4", "title": 4, "text": "글"}]}, "must hold text", 4),
         ({"qrels": [*QRELS, "q1\td2"]}, "2 fields", 5),
         ({"corpus": [*CORPUS, {"_id": "d1", "text": "또"}]}, "id stands twice", 4),
         ({"corpus": [*CORPUS, {"_id": "d4", "title": "", "text": " "}]}, "text is empty", 4),
@@ -99,6 +101,29 @@ def test_one_qrels_file_with_splits_among_the_queries(tmp_path):
     assert read_beir(path, "test").qrels == {"q2": {"d2": 2}}
     with pytest.raises(InputError, match=r"(?s)no such split.*test, train"):
         read_beir(path, "dev")
+
+
+def test_a_table_that_is_no_judgements_is_refused(tmp_path):
+    path = folder(tmp_path)
+    (path / "qrels/test.tsv").write_text("corpus-id\tquery-id\tscore\nd1\tq1\t1\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"(?s)these are no judgements.*query-id, corpus-id, score"):
+        read_beir(path)
+    (path / "qrels/test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td1\t0\n", encoding="utf-8")
+    with pytest.raises(InputError, match="no query has a relevant document"):
+        read_beir(path)
+
+
+def test_packed_files_are_read_and_a_set_without_splits_is_written_as_test(tmp_path):
+    (tmp_path / "a").mkdir()
+    path = folder(tmp_path / "a")
+    for name in ("corpus.jsonl", "queries.jsonl"):
+        write_jsonl(path / f"{name}.gz", read_jsonl(path / name))
+        (path / name).unlink()
+    data = read_beir(path)
+    assert list(data.corpus) == ["d1", "d2", "d3"]
+    plain = RetrievalSet(data.corpus, data.queries, data.qrels)
+    assert [file.name for file in (write_beir(tmp_path / "b", plain) / "qrels").iterdir()] == ["test.tsv"]
+    assert read_beir(tmp_path / "b").qrels == data.qrels
 
 
 IDS = st.lists(st.text("abc", min_size=1, max_size=3), min_size=1, max_size=5, unique=True)
@@ -189,3 +214,9 @@ def test_a_copy_of_the_relevant_document_is_no_negative():
 
 def test_the_sample_e5_rows_are_sound():
     assert len(read_e5(sample_data("e5", "train.jsonl"))) >= 600
+
+
+def test_e5_rows_whose_texts_hold_no_letter_are_told_apart(tmp_path):
+    row = {"query": "지구는 둥글다 (○/×)", "document": "○", "hard_negative": "×"}
+    (tmp_path / "a.jsonl").write_text(json.dumps(row), encoding="utf-8")
+    assert read_e5(tmp_path / "a.jsonl").texts() == [tuple(row.values())]

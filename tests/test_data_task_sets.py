@@ -5,6 +5,7 @@ import pytest
 from helpers.course.errors import InputError
 from helpers.course.files import read_jsonl, sample_data, write_jsonl
 from helpers.course.rejects import Rejects
+from helpers.data.leakage import zero_shot_texts
 from helpers.data.task_rows import split_options, split_parts
 from helpers.data.tasks import (
     TASKS,
@@ -297,6 +298,26 @@ def test_rows_in_three_keys_are_read_and_written(tmp_path):
     assert read_jsonl(tmp_path / "three.jsonl") == [
         {"input": one["instruction"], "output": one["output"], "Task_name": one["task"]} for one in rows
     ]
+
+
+def test_what_the_command_is_told_reaches_the_set(tmp_path):
+    rows = [row("paraphrasing", f"{number}번 비가 온다.", f"비가 {number}번 내린다.") for number in range(40)]
+    review = max(zero_shot_texts(sample_data("zero_shot"))["nsmc"], key=len)
+    half = row("free_response", "", "네.") | {"instruction": review[: len(review) // 2]}
+    source = write_jsonl(tmp_path / "in.jsonl", [*(each | {"instruction": ""} for each in rows), half])
+
+    def made(**told):
+        make_set([source], tmp_path / "train.jsonl", dev_output=tmp_path / "dev.jsonl", **told)
+        return [read_jsonl(tmp_path / name) for name in ("train.jsonl", "dev.jsonl")]
+
+    one, other = made(dev_share=0.25), made(dev_share=0.25, seed=14)
+    assert len(one[1]) == len(other[1]) == 10
+    assert {each["input"] for each in one[1]} != {each["input"] for each in other[1]}
+    wordings = [{each["input"]: each["instruction"] for side in sides for each in side} for sides in (one, other)]
+    assert wordings[0].keys() == wordings[1].keys() and wordings[0] != wordings[1]
+    assert all(set(each) == {"input", "output", "Task_name"} for side in made(three_keys=True) for each in side)
+    leaks = [41 - sum(map(len, made(zero_shot=sample_data("zero_shot"), threshold=share))) for share in (0.7, 0.3)]
+    assert leaks == [0, 1]
 
 
 @pytest.mark.parametrize("bad", [{"output": "답"}, row("summarization", TEXT, "짧다")], ids=["unread", "unbuilt"])

@@ -132,6 +132,53 @@ def test_an_input_that_does_not_hold_what_the_task_needs(key, text, output, word
     assert words in check_row(row(key, text, output))
 
 
+def choice(count):
+    return "질문: 무엇인가?\n보기: " + " / ".join("가나다라마바사"[:count])
+
+
+def numbered(*lines):
+    return "\n".join(f"문장{number}: {line}" for number, line in enumerate(lines, 1))
+
+
+LIMITS = [  # task, (input, output) that just keeps a rule, (input, output) that just breaks it, words of the reason
+    ("summarization", ("가" * 30, "나" * 10), ("가" * 31, "나" * 10), "shorter than a third"),
+    ("title_generation", ("가" * 9, "나" * 8), ("가" * 8, "나" * 8), "title is not shorter"),
+    ("abstractive_qa_objective", (choice(6), "가"), (choice(7), "가"), "not 2 to 6"),
+    ("abstractive_qa_objective", (choice(2), "가"), (choice(1), "가"), "not 2 to 6"),
+    ("text_completion", ("가" * 10, "나" * 10), ("가" * 9, "나" * 10), "less than 10"),
+    ("text_completion", ("가" * 10, "나" * 10), ("가" * 10, "나" * 9), "less than 10"),
+    ("title_to_contents", ("가" * 4, "나" * 12), ("가" * 4, "나" * 11), "not three times"),
+    ("keyword_tagging", ("LP와 CD", "LP, CD"), ("LP와 lp", "LP, lp"), "stands twice"),
+    (
+        "text_composition",
+        (numbered("가.", "___", "나.", "다.", "라."), "마."),
+        (numbered("가.", "___", "나.", "다.", "라.", "바."), "마."),
+        "not 2 to 4 sentences",
+    ),
+    (
+        "text_composition",
+        (numbered("가.", "___", "나."), "다."),
+        (numbered("가.", "나.", "___"), "다."),
+        "in the middle",
+    ),
+    ("summary_expansion", ("가" * 9, "나" * 10), ("가" * 10, "나" * 10), "not longer"),
+    ("table_to_title", (TABLE, "층별 시설"), (TABLE, "시설"), "a cell of the table"),
+    ("paraphrasing", ("가" * 4, "나" * 8), ("가" * 4, "나" * 9), "twice as long"),
+    (
+        "extractive_qa_yes_no_explanation",
+        (ASKED, "예\n‘2층 개찰구 옆’이라고 했다."),  # eight characters
+        (ASKED, "예\n‘층 개찰구 옆’이라고 했다."),
+        "quotes nothing",
+    ),
+]
+
+
+@pytest.mark.parametrize(("key", "kept", "broken", "words"), LIMITS)
+def test_a_limit_is_kept_at_its_last_value_and_broken_at_the_next(key, kept, broken, words):
+    assert check_row(row(key, *kept)) is None
+    assert words in check_row(row(key, *broken))
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -202,6 +249,68 @@ def test_a_text_is_not_cut_behind_a_closing_quotation_mark():
     source = Material(kind="article", name="a", group="a", text="그는 어제 나에게 “어디 가니?” 하고 두 번 다시 물었다.")
     cuts = {TASKS["text_completion"].make(source, random.Random(seed))[0] for seed in range(40)}
     assert len(cuts) > 1 and not any(cut.endswith("가니?”") for cut in cuts)
+
+
+def article(text, **fields):
+    return Material(kind="article", name="a", group="a", text=text, **fields)
+
+
+def made(key, source, seed=0):
+    return TASKS[key].make(source, random.Random(seed))
+
+
+def test_a_title_is_asked_for_after_two_thirds_of_the_sentences():
+    for text, shown in (("하나. 둘. 셋.", "하나. 둘."), ("하나. 둘. 셋. 넷.", "하나. 둘. 셋.")):
+        assert made("title_generation", article(text, title="수")) == (shown, "수")
+
+
+def test_a_text_is_cut_in_its_middle_and_any_sentence_inside_is_hidden():
+    words = article(" ".join("가나다라마바사아자차카타파하거너더러머버"))
+    assert {len(made("text_completion", words, seed)[0].split()) for seed in range(200)} == set(range(6, 15))
+    sentences = article("하나. 둘. 셋. 넷. 다섯.")
+    hidden = {made("text_composition", sentences, seed)[1] for seed in range(200)}
+    places = {
+        list(split_parts(made("text_composition", sentences, seed)[0]).values()).index("___") for seed in range(200)
+    }
+    assert hidden == {"둘.", "셋.", "넷."} and places == {1, 2, 3}
+
+
+@pytest.mark.parametrize(
+    ("key", "kind", "fields", "words"),
+    [
+        ("keyword_tagging", "article", {"keywords": ["1,000원", "요금"]}, "a keyword holds a comma"),
+        ("answerability_classification", "unanswerable", {"question": "왜?", "answer": "몰라"}, "has an answer"),
+        (
+            "answerability_classification",
+            "extractive_short",
+            {"question": "왜?", "answer": "3층"},
+            "not in the passage",
+        ),
+        (
+            "abstractive_qa_objective",
+            "abstractive_objective",
+            {"question": "무엇?", "answer": "가", "options": ["가 / 나", "다"]},
+            "which parts the options",
+        ),
+        *(
+            (
+                "extractive_qa_yes_no_explanation",
+                "extractive_yes_no_explanation",
+                {
+                    "question": "맞나?",
+                    "answer": "예",
+                    "evidence": evidence,
+                    "explanation": "'처음 두 시간은 무료'라고 했다. 3층.",
+                },
+                "the evidence stands not in",
+            )
+            for evidence in ("3층", "개찰구")  # in the explanation alone, in the passage alone
+        ),
+    ],
+)
+def test_what_the_finished_row_would_not_show_is_refused(key, kind, fields, words):
+    with pytest.raises(Refused, match=words):
+        made(key, Material(kind=kind, name="a", group="a", text=TEXT, **fields))
 
 
 def test_the_other_spelling_of_no_is_brought_to_the_standard():

@@ -103,6 +103,14 @@ def test_what_goes_is_told_with_the_text_that_stays():
         near_duplicates(texts, 0)
 
 
+def test_a_text_like_one_that_went_stays():
+    one = "가나다라마바사아자차"
+    two = one[3:] + "카타파"
+    three = two[3:] + "하거너"
+    assert [(i, j) for i, j, _ in near_duplicates([one, two, three], 0.4)] == [(0, 1), (1, 2)]
+    assert without_duplicates([one, two, three], 0.4)[0] == [one, three]
+
+
 def _groups(rows):
     """Rows that share a text, directly or by a chain, the slow way."""
     groups = []
@@ -135,6 +143,7 @@ def test_a_split_takes_about_the_share_that_was_asked_for():
     rows = [(f"질문 {number}", f"대답 {number}") for number in range(200)]
     _, second = split_rows(rows, 0.1)
     assert len(second) == 20 and second != list(range(20))
+    assert split_rows(rows, 0.1, seed=14)[1] != second
     with pytest.raises(InputError, match="between 0 and 1"):
         split_rows(rows, 1.0)
 

@@ -140,6 +140,23 @@ def test_the_same_seed_gives_the_same_triplets(table, seed):
     assert first.rejected.equals(second.rejected)
 
 
+def test_another_seed_gives_other_triplets():
+    table = read_table(sample_data("products", "products.csv"))
+    columns = Columns("description", "category", ("name", "question"), "domain")
+    for method in (basic, fused):
+        one, other = (method(table, columns, seed=seed).supervised for seed in (1, 2))
+        assert one["anchor"].equals(other["anchor"]) and not one.equals(other)
+
+
+def test_fused_keeps_the_categories_of_two_domains_apart():
+    table = small(domain=["금융"] * 3 + ["통신"] * 3, category=["예금"] * 6)
+    made = fused(table, COLUMNS, num_negatives=2)
+    for row, drawn in zip(made.sources.tolist(), negatives(made), strict=True):
+        assert all(text[8] in ("123" if row < 3 else "456") for text in drawn)  # name: 이름1, ...
+    with pytest.raises(InputError, match="too few negatives"):
+        fused(table, COLUMNS, num_negatives=0)
+
+
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(rows, st.integers(0, 99))
 def test_domains_partition_the_rows_and_draw_only_inside(table, seed):
@@ -195,6 +212,22 @@ def test_draws_are_uniform_over_what_is_allowed():
     assert abs(away - 600).max() < 5 * np.sqrt(600 * 0.8), "five standard deviations"
 
 
+def test_a_text_that_stands_often_is_drawn_no_more_often():
+    names = ["가"] * 900 + ["나", "다", "라"] * 100
+    table = pl.DataFrame({"desc": [f"설명 {row}" for row in range(1200)], "name": names, "category": ["예금"] * 1200})
+    made = basic(table, Columns("desc", "category", ("name",)))
+    drawn = made.supervised.filter(pl.col("positive") == "나")["negative"].value_counts()
+    assert dict(drawn.iter_rows()).keys() == {"가", "다", "라"} and drawn["count"].max() < 50
+
+
+def test_the_last_few_texts_left_are_drawn_alike():
+    """Of 502 texts an anchor may have two: hardly a draw hits them, so they are listed, and drawn from the list."""
+    table = pl.DataFrame({"desc": ["같은 설명"] * 500 + ["딴 설명"] * 2, "name": [f"이름{row}" for row in range(502)]})
+    made = basic(table.with_columns(category=pl.lit("예금")), Columns("desc", "category", ("name",)))
+    counts = dict(made.supervised.filter(pl.col("anchor") == "같은 설명")["negative"].value_counts().iter_rows())
+    assert counts.keys() == {"이름500", "이름501"} and min(counts.values()) > 200
+
+
 def test_widening_reaches_further_and_counts_it():
     table = small(domain=["금융"] * 3 + ["통신"] * 3, category=["예금", "카드", "대출", "요금", "요금", "요금"])
     none, domain, whole = (basic(table, COLUMNS, widen=widen) for widen in ("none", "domain", "file"))
@@ -202,7 +235,8 @@ def test_widening_reaches_further_and_counts_it():
     assert domain.widened == 6 and domain.supervised.height == 11
     rows = pl.Series(domain.sources)
     assert set(domain.supervised.filter(rows < 3)["negative"]) <= {"이름1", "이름2", "이름3", "질문1", "질문2", "질문3"}
-    assert whole.supervised.height == 11
+    assert whole.supervised.height == 11  # and what the domain has is taken before the file's
+    assert whole.supervised.filter(pl.Series(whole.sources) < 3)["negative"].str.contains("[123]$").all()
     with pytest.raises(InputError, match="column of domains"):
         basic(table, Columns("desc", "category", ("name",)), widen="domain")
 

@@ -79,6 +79,9 @@ def test_rows_of_a_group_stand_together():
     apart, together = neighbours(), neighbours(groups=groups, group_size=5)
     assert apart < 40 and together >= 4 * 16  # 4 batches of 4 runs of 5: four neighbours in each run
     batches = DistinctBatches(keys, 20, seed=3, groups=groups, group_size=5)
+    for batch in batches.draw(0):
+        runs = [{groups[row] for row in batch[i : i + 5]} for i in range(0, 20, 5)]
+        assert all(len(run) == 1 for run in runs) and len(set.union(*runs)) > 1  # runs of five, of several groups
     assert batches.draw(0) == batches.draw(0) != batches.draw(1)
 
 

@@ -1,6 +1,8 @@
 """InfoNCE over rows: masks, both directions, the temperature on every path, bad rows, the Trainer, two processes."""
 
+import json
 import math
+import weakref
 
 import numpy as np
 import pytest
@@ -9,16 +11,20 @@ import torch.multiprocessing as processes
 import torch.nn.functional as F
 
 from helpers.course.errors import InputError
+from helpers.course.launch import free_port
 from helpers.course.machine import set_seed
 from helpers.data.pairs import Pairs
-from helpers.embedding import checkpoints, contrastive, contrastive_trainer
+from helpers.embedding import contrastive, contrastive_callbacks, contrastive_trainer, gather
 from helpers.embedding.batching import DistinctBatches
 from helpers.embedding.contrastive import ContrastiveRows, InfoNCE
+from helpers.embedding.contrastive_batches import batch_of, refuse_unequal_negatives
 from helpers.embedding.contrastive_settings import InfoNCESettings
-from helpers.embedding.contrastive_trainer import batch_of, negatives_per_query, train_contrastive
+from helpers.embedding.contrastive_trainer import negatives_per_query, train_contrastive
+from helpers.embedding.divergence import Diverged
+from helpers.embedding.encoder import Encoder
 from helpers.embedding.gather import average_gradients, end_group
 from helpers.embedding.grad_cache import GradCache
-from helpers.embedding.training import Diverged
+from helpers.embedding.losses import info_nce
 
 QUERIES = ["여권 만들기", "막차 시간", "여권 만들기", "도서관 휴관일", "쓰레기 버리는 날", "예방접종 예약"]
 DOCUMENTS = [
@@ -70,6 +76,39 @@ def test_loss_is_the_formula_with_false_negatives_left_out(rows_at_once, monkeyp
     assert both == pytest.approx((loss.whole(q, d, n).item() + backwards) / 2, rel=1e-9)
 
 
+def test_a_known_positive_of_a_row_that_was_not_taken_is_no_negative():
+    with pytest.raises(InputError, match="known positive of its query"):
+        ROWS.take([0]).with_negatives([[DOCUMENTS[2]]])
+
+
+class Saved:
+    """What a graph holds, so that its end can be seen."""
+
+    def __init__(self, tensor):
+        self.tensor = tensor
+
+
+def test_a_part_of_the_loss_is_gone_before_the_next_is_computed(monkeypatch):
+    held, alive = weakref.WeakSet(), []
+
+    def kept(tensor):
+        held.add(one := Saved(tensor.detach()))  # the tensor itself would hold its graph, which holds it
+        return one
+
+    def watched(*given, **told):
+        alive.append(len(held))
+        with torch.autograd.graph.saved_tensors_hooks(kept, lambda one: one.tensor):
+            return info_nce(*given, **told)
+
+    monkeypatch.setattr(contrastive, "ROWS_AT_ONCE", 2)
+    monkeypatch.setattr(contrastive, "info_nce", watched)
+    words = torch.nn.Embedding(9, 4)
+    cache = GradCache(lambda chunk: words(torch.tensor(chunk)).mean(1), token_budget=64)
+    sides = [[[row + 1] for row in range(6)]] * 2
+    cache(InfoNCE(ContrastiveRows.checked(QUERIES, DOCUMENTS), 0.2), *sides).backward()
+    assert alive == [0, 0, 0]
+
+
 @pytest.mark.parametrize("both_directions", [False, True])
 @pytest.mark.parametrize("with_cache", [False, True])
 def test_the_temperature_reaches_the_loss_on_every_path(both_directions, with_cache):
@@ -100,6 +139,7 @@ def test_counts_that_differ_are_refused():
     [
         ({"documents": ["", *DOCUMENTS[1:]]}, "document is empty"),
         ({"queries": ["  ", *QUERIES[1:]]}, "query is empty"),
+        ({"negatives": [["\n"], *NEGATIVES[1:]]}, "hard negative is empty"),
         ({"negatives": [["여권은 구청에서 신청한다"], *NEGATIVES[1:]]}, "same text as its positive"),
         ({"negatives": [["사진과 신분증을 가져간다."], *NEGATIVES[1:]]}, "known positive of its query"),
     ],
@@ -117,6 +157,20 @@ def test_pairs_become_rows_and_a_negative_that_answers_is_left_out():
     told = negatives_per_query(rows.take([1, 0]), InfoNCESettings.load(batch_size=2))
     assert "1 hard negatives left out, which answer their query" in told
     assert ContrastiveRows.of_pairs(Pairs(["가"], ["나"], ["다"])).left_out == 0
+
+
+def test_rows_that_are_taken_keep_all_that_is_known_of_their_queries():
+    some = ROWS.take([1, 0])
+    assert some.queries == [QUERIES[1], QUERIES[0]] and some.relevant == ROWS.relevant
+    assert some.with_negatives(None).relevant == ROWS.relevant and some.with_negatives(None).negatives == [[], []]
+
+
+def test_a_query_that_stands_among_the_documents_is_masked_for_itself_and_is_another_key():
+    rows = ContrastiveRows.checked(["여권 만들기", "막차 시간"], ["여권은 구청에서 신청한다.", "여권 만들기!"])
+    masked = InfoNCE(rows, 0.1).masked
+    assert list(zip(masked.rows.tolist(), masked.columns.tolist(), strict=True)) == [(0, 1)]
+    keys = rows.keys()
+    assert len({key for row in keys for key in row}) == 4
 
 
 def test_texts_without_a_letter_are_told_apart():
@@ -212,7 +266,7 @@ def test_rows_that_several_processes_could_not_gather_are_named_before_the_first
     monkeypatch.setattr(contrastive_trainer, "world", lambda: (0, 2))
     with pytest.raises(InputError, match=r"(?s)row 1 \(0\), row 4 \(0\), row 5 \(0\).*3 of 6.*negatives to 0"):
         run(settings)
-    contrastive_trainer.refuse_unequal_negatives(PAIRED)
+    refuse_unequal_negatives(PAIRED)
 
 
 def test_hard_negatives_are_counted_in_the_rows(settings):
@@ -234,6 +288,23 @@ def test_prefixes_are_applied_and_saved_with_the_model(settings, tmp_path):
     given = theirs.encode_query(QUERIES, normalize_embeddings=True)
     np.testing.assert_allclose(given, encoder.encode(QUERIES, prompt="query"), atol=1e-5)
     assert np.abs(given - encoder.encode(QUERIES)).max() > 1e-3
+
+
+def test_empty_prefixes_are_kept_and_saved(settings, tmp_path):
+    encoder = settings.changed(query_prompt="", document_prompt="").encoder()
+    assert encoder.prompts == {"query": "", "document": ""}
+    assert batch_of(encoder, ROWS).sides[0] == encoder.tokenizer(QUERIES)["input_ids"]
+    again = Encoder.load(encoder.save(tmp_path / "model"))
+    assert again.prompts == encoder.prompts
+    np.testing.assert_allclose(again.encode(QUERIES, prompt="query"), encoder.encode(QUERIES), atol=1e-6)
+
+
+def test_rows_are_read_anew_each_time(settings, tmp_path):
+    own = settings.changed(e5_files=[str(tmp_path / "more.jsonl")])
+    for query in ("막차는 언제 있나요", "첫차는 언제 있나요"):
+        row = {"query": query, "document": "버스는 자정까지 다닌다.", "hard_negative": "책은 두 주 빌린다."}
+        (tmp_path / "more.jsonl").write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")
+        assert own.training_rows().queries[-1] == query
 
 
 class Poison(torch.optim.AdamW):
@@ -261,49 +332,11 @@ def test_a_damaged_start_is_not_blamed_on_the_rate(settings):
         train_contrastive(encoder, ROWS, settings)
 
 
-class Killed(Exception):
-    pass
-
-
-@pytest.mark.parametrize("changes", [{}, {"use_lora": True, "lora_dropout": 0.1}])
-def test_a_killed_run_goes_on_to_the_same_weights(settings, monkeypatch, changes, capsys):
-    def fresh():
-        set_seed(0)
-        return settings.changed(max_steps=4, **changes).encoder()  # with dropout: its draws must go on as well
-
-    def kill_at(step):
-        def on_step_begin(self, args, state, control, **_):
-            if state.global_step == step:
-                raise Killed
-
-        monkeypatch.setattr(checkpoints.Checkpoints, "on_step_begin", on_step_begin)
-
-    own = settings.changed(max_steps=4, **changes)
-    monkeypatch.setattr(checkpoints, "SAVE_SECONDS", 0.0)
-    whole = fresh()
-    expected = train_contrastive(whole, ROWS, own)
-    assert not list((own.output_dir / "trainer").iterdir())
-    kill_at(3)
-    with pytest.raises(Killed):
-        train_contrastive(fresh(), ROWS, own)
-    (folder,) = (own.output_dir / "trainer").iterdir()
-    (folder / "checkpoint-3" / "history-0.json").unlink()  # as if the kill had come while it was written
-    kill_at(None)
-    other = train_contrastive(fresh(), ROWS, own.changed(lr=1e-5))
-    assert "goes on" not in capsys.readouterr().out and other.steps == 4
-    stopped = fresh()
-    history = train_contrastive(stopped, ROWS, own)
-    assert "goes on after step 2" in capsys.readouterr().out
-    assert torch.equal(weights(stopped), weights(whole)) and not torch.equal(weights(whole), weights(fresh()))
-    assert (history.losses, history.masked, history.steps) == (expected.losses, expected.masked, 4)
-    assert not list((own.output_dir / "trainer").iterdir())
-
-
 @pytest.mark.parametrize("shown", [True, False])
 def test_a_long_run_shows_a_line(settings, monkeypatch, capsys, shown):
     train_contrastive(settings.encoder(), ROWS, settings.changed(max_steps=1))
     assert not capsys.readouterr().out  # it took no ten seconds
-    monkeypatch.setattr(checkpoints, "QUIET_SECONDS", 0.0)
+    monkeypatch.setattr(contrastive_callbacks, "QUIET_SECONDS", 0.0)
     history = train_contrastive(settings.encoder(), ROWS, settings.changed(max_steps=2), shown=shown)
     told = capsys.readouterr().out
     assert ("2/2" in told and f"loss={history.losses[-1]:.3f}" in told) == shown
@@ -365,16 +398,32 @@ def test_two_processes_give_the_gradient_of_one(tmp_path):
         (InfoNCE(rows, 0.1, both_directions=True).whole(*(model(side) for side in _ids(rows))) / 2).backward()
     alone = torch.cat([p.grad.flatten() for p in model.parameters()])
     assert (alone - expected).norm() / expected.norm() > 0.05
-    processes.spawn(_worker, (_free_port(), tmp_path), nprocs=2)
+    processes.get_context("forkserver").set_forkserver_preload(["helpers.embedding.contrastive_trainer"])
+    processes.start_processes(_worker, (free_port(), tmp_path), nprocs=2, start_method="forkserver")
     for name in TWO_PROCESSES:
         for rank in range(2):
             given = torch.load(tmp_path / f"{rank}-{name}.pt", weights_only=True)
             assert (given - expected).norm() / expected.norm() < 1e-10, (rank, name)
 
 
-def _free_port():
-    import socket
+def test_processes_that_hold_different_numbers_of_texts_are_refused(monkeypatch):
+    def beside(*other):
+        def all_gather(parts, own):
+            parts[:] = [own, other]
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+        monkeypatch.setattr(gather.dist, "all_gather_object", all_gather)
+        return gather.gather_texts(["가"], ["나"])
+
+    monkeypatch.setattr(gather, "world", lambda: (0, 2))
+    assert beside(["다"], ["라"]) == [["가", "다"], ["나", "라"]]
+    with pytest.raises(InputError, match=r"(?s)hold different numbers.*\(1, 1\), \(1, 0\)"):
+        beside(["다"], [])
+
+
+def test_a_weight_without_a_gradient_here_takes_half_of_the_other_processs(monkeypatch):
+    monkeypatch.setattr(gather, "world", lambda: (0, 2))
+    monkeypatch.setattr(gather.dist, "all_reduce", lambda gradient: gradient.add_(1.0))  # what the other one adds
+    used, unused, frozen = (torch.nn.Parameter(torch.zeros(2)) for _ in range(3))
+    used.grad = torch.full((2,), 3.0)
+    average_gradients([used, unused, frozen.requires_grad_(False)])
+    assert used.grad.tolist() == [2.0, 2.0] and unused.grad.tolist() == [0.5, 0.5] and frozen.grad is None

@@ -10,7 +10,9 @@ import torch.nn.functional as F
 
 from helpers.course.checksums import write_checksums
 from helpers.course.errors import InputError
-from helpers.embedding.encoder import Encoder, resolve_model
+from helpers.embedding.encoder import Encoder
+from helpers.embedding.loading import resolve_model
+from helpers.embedding.piece_weights import PieceWeights
 
 MODEL = "sample_data/models/ko-mini-encoder"
 PREFIXES = {"query": "질문: ", "document": "문서: "}
@@ -74,10 +76,20 @@ def test_piece_weights_are_trained_kept_and_saved_with_an_adapter(tmp_path):
     assert encoder.piece_weights.scaled_log is weights
     expected, folder = encoder.encode(TEXTS), encoder.save_adapter(tmp_path / "adapter")
     np.testing.assert_allclose(Encoder.load(folder).encode(TEXTS), expected, atol=2e-5)
+    plain = Encoder.load(folder, pooling="mean")  # what is asked for counts, here as in a folder with merged weights
+    assert plain.pooling == "mean" and plain.piece_weights is None
+    assert np.abs(plain.encode(TEXTS) - expected).max() > 1e-3
     going_on = load(prompts=PREFIXES)
     going_on.load_adapter(folder, trainable=True)
     assert going_on.pooling == "weighted" and going_on.piece_weights.scaled_log.requires_grad
     assert not Encoder.load(folder).piece_weights.scaled_log.requires_grad
+
+
+def test_a_piece_without_a_weight_takes_that_of_its_small_letters_or_of_the_unknown():
+    config = {"vocab": ["OK", "ok", "가"], "word_weights": {"ok": 0.5}}
+    for more, unknown in (({}, 1.0), ({"unknown_word_weight": 0.25}, 0.25)):
+        weights = PieceWeights.of_word_weights(config | more, 3, "config.json").values()
+        torch.testing.assert_close(weights, torch.tensor([0.5, 0.5, unknown]))
 
 
 def test_piece_weights_that_do_not_fit_are_refused(tmp_path):
@@ -302,9 +314,12 @@ def test_a_prompt_that_leaves_no_room_is_refused():
 
 
 def test_texts_come_as_any_list_and_never_as_one_string():
-    encoder = load()
-    with pytest.raises(InputError, match=r"(?s)list of texts.*\[text\]"):
-        encoder.encode("안녕하세요")
+    from helpers.embedding.sentence_recipe import open_sentence_model, unit_vectors
+
+    encoder, theirs = load(), open_sentence_model(MODEL)
+    for read in (encoder.encode, lambda texts: unit_vectors(theirs, texts)):
+        with pytest.raises(InputError, match=r"(?s)list of texts.*\[text\]"):
+            read("안녕하세요")
     expected = encoder.encode(TEXTS)
     for given in (np.array(TEXTS), pd.Series(TEXTS), tuple(TEXTS)):
         np.testing.assert_array_equal(encoder.encode(given), expected)

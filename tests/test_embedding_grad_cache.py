@@ -123,6 +123,16 @@ def test_dropout_is_replayed_bit_for_bit_and_check_replay_would_tell():
         loss.backward()
 
 
+def test_what_is_drawn_between_loss_and_backward_stays_drawn():
+    model = Tiny(dropout=0.5).train()
+    torch.manual_seed(1)
+    loss = GradCache(model, token_budget=24, check_replay=True)(loss_of, *SIDES)
+    torch.rand(7)
+    before = torch.get_rng_state()
+    loss.backward()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_scaling_accumulation_and_two_forwards_before_a_backward():
     model = Tiny()
     _, expected = whole_batch(model)
@@ -319,6 +329,14 @@ def test_gradient_checkpointing_works_or_is_refused(lora, reentrant):
         assert reentrant and "use_reentrant" in str(refusal)
         return
     assert relative(gradient, expected) < 1e-5
+
+
+def test_a_graph_counts_each_storage_once_and_no_weight():
+    linear, data = nn.Linear(4, 4), torch.randn(2, 4, requires_grad=True)
+    with GraphBytes() as held:
+        hidden = linear(data)  # saves its input, and a view of its weight
+        hidden * hidden  # saves one tensor twice
+    assert held.total == data.nbytes + hidden.nbytes
 
 
 def test_a_counted_graph_that_nothing_passes_back_through_is_freed():

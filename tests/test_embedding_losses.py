@@ -79,6 +79,10 @@ def test_cosent_is_the_formula():
     assert cosent_loss(a, b, scores, 0.05).item() == pytest.approx(math.log(total), rel=1e-5)
 
 
+def test_cosent_ranks_no_pair_above_one_of_the_same_score():
+    assert cosent_loss(vectors(4, 8), vectors(4, 8, seed=1), torch.ones(4), 1.0).item() == 0
+
+
 def test_cosent_prefers_the_right_order():
     a = F.normalize(vectors(3, 8), dim=1)
     far = torch.roll(a, 1, 0)
@@ -107,8 +111,45 @@ def test_loss_is_float32_under_autocast():
 def test_a_temperature_that_is_not_positive_is_refused(temperature):
     with pytest.raises(ValueError, match="temperature"):
         info_nce(vectors(3, 4), vectors(3, 4), temperature=temperature)
+    with pytest.raises(ValueError, match="temperature"):
+        cosent_loss(vectors(3, 4), vectors(3, 4), torch.arange(3), temperature)
 
 
 def test_a_temperature_that_was_forgotten_is_refused():
     with pytest.raises(ValueError, match="temperature must be given"):
         info_nce(vectors(3, 4), vectors(3, 4))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_computed_in_float32_and_float64_stays(dtype):
+    a, b, scores = vectors(5, 8).to(dtype), vectors(5, 8, seed=1).to(dtype), torch.arange(5.0)
+    for loss in (
+        lambda x, y: info_nce(x, y, temperature=0.05),
+        lambda x, y: cosent_loss(x, y, scores),
+        alignment,
+        lambda x, _: uniformity(x),
+    ):
+        assert loss(a, b).dtype == torch.float32 and loss(a, b) == loss(a.float(), b.float())
+        assert loss(a.double(), b.double()).dtype == torch.float64
+
+
+def test_a_mask_counts_in_both_directions():
+    a, p = vectors(4, 8), vectors(4, 8, seed=1)
+    mask = torch.zeros(4, 4, dtype=torch.bool)
+    mask[0, 2] = True
+    x, y = a.double().numpy(), p.double().numpy()
+    both = (numpy_info_nce(x, y, 0.5, hidden={(0, 2)}) + numpy_info_nce(y, x, 0.5, hidden={(2, 0)})) / 2
+    assert info_nce(a, p, temperature=0.5, mask=mask, symmetric=True).item() == pytest.approx(both, rel=1e-5)
+
+
+def test_shapes_that_do_not_fit_are_refused():
+    a, p = vectors(3, 4), vectors(5, 4, seed=1)
+    assert info_nce(a, p, temperature=0.05, first=2).isfinite()  # the last place that fits
+    with pytest.raises(ValueError, match="positives 3 to 5 do not fit 5 positives"):
+        info_nce(a, p, temperature=0.05, first=3)
+    with pytest.raises(ValueError, match="do not fit 5 positives"):
+        info_nce(a, p, temperature=0.05, symmetric=True)
+    with pytest.raises(ValueError, match="mask has shape"):
+        info_nce(a, p, temperature=0.05, mask=torch.zeros(1, 5, dtype=torch.bool))
+    with pytest.raises(ValueError, match="at least 2 are needed"):
+        uniformity(a[:1])

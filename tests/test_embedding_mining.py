@@ -1,11 +1,14 @@
 """Mining: exact top-k, never a positive, every guard does what it says."""
 
+from inspect import signature
+
 import numpy as np
 import pytest
 import torch
 
 from helpers.course.errors import InputError
 from helpers.embedding.contrastive import ContrastiveRows
+from helpers.embedding.contrastive_settings import InfoNCESettings
 from helpers.embedding.encoder import Encoder
 from helpers.embedding.mining import mine, mine_rows, nearest
 
@@ -57,6 +60,23 @@ def test_margin_and_absolute_limits_and_the_share_of_likely_false_negatives():
     assert mine(QUERIES, DOCUMENTS, positives, top=10, margin=1.0, lowest=0.999).short == 20
 
 
+def test_the_margin_is_measured_from_the_worst_positive_also_below_zero():
+    scores = QUERIES @ DOCUMENTS.T
+    two = mine(QUERIES, DOCUMENTS, [[row[2], row[5]] for row in BEST], per_query=2, top=10, margin=1.0)
+    assert two.documents == [[row[6], row[7]] for row in BEST]
+    below = mine(QUERIES, DOCUMENTS, [[row[-30]] for row in BEST], per_query=40, top=300, margin=0.9)
+    for number, chosen in enumerate(below.documents):
+        positive = scores[number, BEST[number, -30]]
+        assert positive < 0 < len(chosen) and all(scores[number, each] <= 1.1 * positive + 1e-6 for each in chosen)
+
+
+def test_the_window_counts_no_positive_and_the_share_nothing_outside_it():
+    found = mine(QUERIES, DOCUMENTS, [[row[0], row[2]] for row in BEST], per_query=3, top=3, margin=9.0)
+    assert found.documents == [[row[1], row[3], row[4]] for row in BEST]
+    positives = [[row[5]] for row in BEST]
+    assert mine(QUERIES, DOCUMENTS, positives, skip=2, top=10, margin=1.0).likely_false_share == 3 / 8
+
+
 def test_bad_input_is_named():
     broken = DOCUMENTS.copy()
     broken[7, 0] = np.nan
@@ -74,9 +94,45 @@ def test_bad_input_is_named():
             mine(QUERIES, DOCUMENTS, [[0], [0], [3, outside], *[[0]] * 17])
     with pytest.raises(InputError, match="window"):
         mine(QUERIES, DOCUMENTS, positives, skip=5, top=5)
+    with pytest.raises(InputError, match="window"):
+        mine(QUERIES, DOCUMENTS, positives, skip=-1)
 
 
-def test_rows_mined_by_the_course_s_encoder():
+def test_limits_that_leave_nothing_and_unknown_searches_are_refused():
+    positives = [[0]] * 20
+    with pytest.raises(InputError, match=r"(?s)limits.*lowest 0.5, highest 0.5"):
+        mine(QUERIES, DOCUMENTS, positives, lowest=0.5, highest=0.5)
+    with pytest.raises(InputError, match=r"(?s)no such search.*fais\n.*faiss or matmul"):
+        mine(QUERIES, DOCUMENTS, positives, search="fais")
+
+
+def test_the_settings_hold_every_knob_of_mine():
+    knobs = signature(mine).parameters.keys() - {"queries", "documents", "positives", "per_query"}
+    given = InfoNCESettings.load(
+        mine_lowest=0.1, mine_highest=0.4, mine_search="matmul", mine_top=20, mine_skip=2
+    ).mining()
+    assert given.keys() == knobs and given["top"] == 20 and given["skip"] == 2 and given["search"] == "matmul"
+    found = mine(QUERIES, DOCUMENTS, [[row[0]] for row in BEST], **given | {"margin": 9.0}).documents
+    scores = [QUERIES[number] @ DOCUMENTS[place] for number, chosen in enumerate(found) for place in chosen]
+    assert len(scores) > 5 and 0.1 <= min(scores) <= max(scores) <= 0.4
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"mine_lowest": -1.5}, r"parameter mine_lowest(.|\n)*at least -1"),
+        ({"mine_highest": 2}, r"parameter mine_highest(.|\n)*at most 1"),
+        ({"mine_search": "bm25"}, r"parameter mine_search(.|\n)*faiss or matmul"),
+        ({"mine_lowest": 0.6, "mine_highest": 0.5}, "mine_lowest must be less than mine_highest, 0.5; it is 0.6"),
+        ({"mine_skip": 30}, "mine_skip must be less than mine_top, 30; it is 30"),
+    ],
+)
+def test_a_wrong_knob_is_named_with_what_it_may_be(wrong, told):
+    with pytest.raises(InputError, match=told):
+        InfoNCESettings.load(**wrong)
+
+
+def test_rows_mined_by_the_course_s_encoder(monkeypatch):
     torch.manual_seed(0)
     encoder = Encoder.load(
         "sample_data/models/ko-mini-encoder", max_length=32, prompts={"query": "query: ", "document": "passage: "}
@@ -93,3 +149,10 @@ def test_rows_mined_by_the_course_s_encoder():
     for number in (0, 1):
         assert mined.negatives[number][0] in corpus[2:]  # both 여권 documents answer this query
     assert mined.negatives[2][0] != corpus[2]
+    prompts, encode = [], encoder.encode
+    monkeypatch.setattr(encoder, "encode", lambda texts, prompt: prompts.append(prompt) or encode(texts, prompt=prompt))
+    others = ["여권 만들기", "막차 시간!", corpus[3]]  # queries too: none is its own negative
+    mined, _ = mine_rows(encoder, rows, others, per_query=9, margin=9.0, lowest=-1.0)
+    assert prompts == ["query", "document"]
+    assert sorted(mined.negatives[0]) == sorted([corpus[2], corpus[3], "막차 시간!"])
+    assert sorted(mined.negatives[2]) == sorted([corpus[0], corpus[1], corpus[3], "여권 만들기"])

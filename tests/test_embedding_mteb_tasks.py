@@ -73,3 +73,18 @@ def test_scored_pairs_give_the_split_that_the_task_scores(tmp_path):
     assert pairs(tmp_path, "KLUE-STS") == 2  # MTEB calls it validation
     with pytest.raises(InputError, match=r"(?s)KorSTS\.tsv.*dev, train.*test"):
         find_tasks(["KorSTS"], tmp_path)
+
+
+def test_a_name_of_no_task_is_refused_with_the_nearest(tmp_path):
+    with pytest.raises(InputError, match=r"(?s)mteb_tasks.*Ko-StrategyQa.*did you mean Ko-StrategyQA\?"):
+        find_tasks(["Ko-StrategyQa"], tmp_path, hub=False)
+    with pytest.raises(InputError, match="no Korean retrieval or STS task"):
+        find_tasks(["KLUE-TC"], tmp_path, hub=False)  # a classification: the leaderboard has no metric for it
+    assert find_tasks(["KorSTS"], tmp_path, hub=False) == ([], ["KorSTS"])
+
+
+def test_a_task_of_the_hub_is_one_split_and_korean_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr("helpers.embedding.mteb_tasks.hub_reachable", lambda: True)
+    found, _ = find_tasks(["MultiLongDocRetrieval", "BelebeleRetrieval", "KLUE-STS"], tmp_path)
+    assert [task.eval_splits for task in found] == [["dev"], ["test"], ["validation"]]
+    assert [task.hf_subsets for task in found] == [["ko"], ["kor_Hang-kor_Hang"], ["default"]]

@@ -3,11 +3,13 @@
 import math
 import random
 
+import numpy as np
 import pytest
 
 from helpers.course.errors import InputError
 from helpers.embedding.fusion import reciprocal_rank_fusion
 from helpers.embedding.retrieval_metrics import metrics_by_query, ranked, retrieval_metrics
+from helpers.embedding.runs import bm25_run, vector_run
 
 
 def drawn(seed, queries=40, documents=60, depth=25, ties=False):
@@ -45,6 +47,11 @@ def test_by_arithmetic():
     assert each["f1@3"] == pytest.approx(2 * (1 / 3) * (1 / 2) / (1 / 3 + 1 / 2), abs=1e-12)
 
 
+def test_a_grade_below_zero_is_no_hit_and_takes_nothing_away():
+    each = metrics_by_query({"q": {"b": 2.0, "a": 1.0}}, {"q": {"a": 1, "b": -1}}, ks=(3,))["q"]
+    assert each == pytest.approx({"ndcg@3": 1 / math.log2(3), "f1@3": 0.5, "mrr@3": 0.5, "recall@3": 1.0})
+
+
 def test_a_query_without_answers_counts_as_zero():
     qrels = {"q1": {"a": 1}, "q2": {"a": 1}}
     assert retrieval_metrics({"q1": {"a": 1.0}}, qrels)["ndcg@10"] == 0.5
@@ -64,16 +71,30 @@ def test_equal_to_ranx(ranx):
     assert abs(retrieval_metrics(worse, qrels)["ndcg@10"] - means["ndcg@10"]) > 1e-3  # the comparison can fail
 
 
-def test_ties_are_broken_as_trec_eval_does():
+def test_ties_and_missing_queries_are_scored_as_trec_eval_does():
     import pytrec_eval
 
     run, qrels = drawn(2, ties=True)
-    judge = pytrec_eval.RelevanceEvaluator(qrels, {"ndcg_cut.1,3,10", "recall.1,3,10"})
+    missing = [*qrels][::5]
+    run = {query: found for query, found in run.items() if query not in missing}
+    for query in [*run][::4]:
+        run[query] = dict([*run[query].items()][:5])  # fewer than 10 were found
+    judge = pytrec_eval.RelevanceEvaluator(qrels, {"ndcg_cut.1,3,10", "recall.1,3,10", "P.1,3,10", "recip_rank"})
     theirs, ours = judge.evaluate(run), metrics_by_query(run, qrels)
-    for query in qrels:
+    assert all(value == 0 for query in missing for value in ours[query].values())  # trec_eval's -c
+    for query in run:
         for k in (1, 3, 10):
-            assert ours[query][f"ndcg@{k}"] == pytest.approx(theirs[query][f"ndcg_cut_{k}"], abs=1e-9)
-            assert ours[query][f"recall@{k}"] == pytest.approx(theirs[query][f"recall_{k}"], abs=1e-9)
+            precision, recall = theirs[query][f"P_{k}"], theirs[query][f"recall_{k}"]
+            first = theirs[query]["recip_rank"]  # of the whole ranking
+            expected = {
+                f"ndcg@{k}": theirs[query][f"ndcg_cut_{k}"],
+                f"f1@{k}": 2 * precision * recall / (precision + recall) if precision else 0,
+                f"mrr@{k}": first if first > 1 / (k + 0.5) else 0,
+                f"recall@{k}": recall,
+            }
+            assert {name: ours[query][name] for name in expected} == pytest.approx(expected, abs=1e-9)
+    mean = sum(each["ndcg_cut_10"] for each in theirs.values()) / len(qrels)
+    assert retrieval_metrics(run, qrels)["ndcg@10"] == pytest.approx(mean, abs=1e-9)
     assert ranked({"a": 1.0, "c": 1.0, "b": 2.0}) == ["b", "c", "a"]
     assert ranked({"a": 1.0, "c": 1.0, "b": 2.0}, 2) == ["b", "c"]
 
@@ -109,6 +130,7 @@ def test_a_weight_counts_a_run_so_many_times():
         ({"q": {"a": float("nan")}}, {"q": {"a": 1}}, (1,), "query q, document a"),
         ({"x": {"a": 1.0}}, {"q": {"a": 1}}, (1,), "nobody judged"),
         ({"q": {"a": 1.0}}, {"q": {"a": 1}}, (0,), "whole numbers from 1"),
+        ({"q": {"a": 1.0}}, {"q": {"a": 1}}, (), "whole numbers from 1"),
     ],
 )
 def test_bad_input_is_named(run, qrels, ks, said):
@@ -119,8 +141,32 @@ def test_bad_input_is_named(run, qrels, ks, said):
 def test_fusion_refuses_runs_of_other_queries():
     with pytest.raises(InputError, match="q2"):
         reciprocal_rank_fusion([{"q": {"a": 1.0}}, {"q2": {"a": 1.0}}])
+    with pytest.raises(InputError, match="run 3"):
+        reciprocal_rank_fusion([{"q": {"a": 1.0}}] * 2 + [{"q2": {"a": 1.0}}])
+    with pytest.raises(InputError, match="k from 0 up"):
+        reciprocal_rank_fusion([{"q": {"a": 1.0}}], k=-1)
     with pytest.raises(InputError, match="at least one run"):
         reciprocal_rank_fusion([])
-    for weights in ([1.0], [1.0, -1.0], [0.0, 0.0], [1.0, float("nan")]):
+    for weights in ([1.0], [1.0, -1.0], [0.0, 0.0], [1.0, float("nan")], [1.0, math.inf]):
         with pytest.raises(InputError, match="weights"):
             reciprocal_rank_fusion([{"q": {"a": 1.0}}, {"q": {"b": 1.0}}], weights=weights)
+
+
+def test_documents_of_one_vector_or_text_are_cut_off_as_they_would_be_ranked():
+    """Searches keep the best few: of equal ones those that `ranked` and trec_eval put first, whatever their order."""
+    keys = ["d2", "d10", "d1", "가", "d3"]
+    bank = np.array([[1, 0], [1, 0], [0, 1], [1, 0], [1, 0]], np.float32)
+    texts = dict(
+        zip(
+            keys,
+            ["도서관은 아홉 시에 연다", "도서관은 아홉 시에 연다", "버스", "도서관은 아홉 시에 연다", "눈"],
+            strict=True,
+        )
+    )
+    asked = np.array([[1, 0]], np.float32)
+    for search, best in (
+        (lambda top: vector_run(["q"], keys, asked, bank, top)["q"], ["가", "d3", "d2", "d10"]),
+        (lambda top: bm25_run({"q": "도서관 아홉 시"}, texts, top)["q"], ["가", "d2", "d10"]),
+    ):
+        assert ranked(search(5))[: len(best)] == best
+        assert [*search(2)] == ranked(search(2)) == best[:2]

@@ -9,6 +9,7 @@ from helpers.course.files import REPOSITORY
 from helpers.course.launch import launch_plan, torchrun
 from helpers.data.retrieval import read_beir
 from helpers.embedding import contrastive_command
+from helpers.embedding.encoder import Encoder
 from helpers.embedding.scaling import ScalingSettings, compared, share_of
 from helpers.embedding.scaling_figures import agreement_figure, seen_by_loss
 
@@ -63,6 +64,14 @@ def test_comparison_tells_length_from_direction():
     right = torch.tensor([3.0, 4.0])
     assert compared(right / 2, right) == pytest.approx({"error": 0.5, "cosine": 1.0, "length": 0.5})
     assert compared(torch.tensor([4.0, -3.0]), right)["cosine"] == pytest.approx(0)
+    assert compared(-right, right) == pytest.approx({"error": 2.0, "cosine": -1.0, "length": 1.0})
+
+
+def test_the_model_without_dropout_draws_nothing(settings):
+    encoder = Encoder.load(settings.model_without_dropout()).train()
+    assert torch.equal(*(encoder(*encoder.pad(encoder.tokenize(["비가 온다."]))) for _ in range(2)))
+    other = Encoder.load(settings.model).train()
+    assert not torch.equal(*(other(*other.pad(other.tokenize(["비가 온다."]))) for _ in range(2)))
 
 
 def test_torchrun_starts_that_many_and_tells_why_one_failed():

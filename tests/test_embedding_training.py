@@ -14,20 +14,13 @@ from helpers.data.pairs import Pairs
 from helpers.embedding import search as search_module
 from helpers.embedding import training
 from helpers.embedding.adapters import LoraDidNotMove, LoraWatch
+from helpers.embedding.divergence import Diverged
 from helpers.embedding.encoder import Encoder
 from helpers.embedding.evaluation import alignment_uniformity, cosines, sts_spearman
-from helpers.embedding.losses import cosent_loss
+from helpers.embedding.losses import alignment, cosent_loss, uniformity
 from helpers.embedding.search import best_values, search
-from helpers.embedding.training import (
-    Diverged,
-    History,
-    SimCSESettings,
-    batches,
-    pair_loss,
-    train,
-    validation_loss,
-    views,
-)
+from helpers.embedding.simcse_settings import SimCSESettings
+from helpers.embedding.training import History, batches, pair_loss, train, validation_loss, views
 
 SENTENCES = [
     "아침에 비가 내렸다.", "점심은 국수를 먹었다.", "기차가 늦게 도착했다.", "새 책을 한 권 샀다.", "친구와 공원을 걸었다.",
@@ -188,6 +181,24 @@ def test_scores_against_scipy_and_known_order(settings):
     assert near >= 0 and spread < 0
 
 
+def test_alignment_is_of_the_close_pairs_and_uniformity_of_every_sentence(settings):
+    encoder, sts = encoder_of(settings, lora=False), STS.take([3, 2, 1, 0])
+    near, spread = alignment_uniformity(encoder, sts.first, sts.second, sts.scores)  # scored 0, 1, 4 and 5
+    first, second = (torch.from_numpy(encoder.encode(side[2:])) for side in (sts.first, sts.second))
+    every = torch.from_numpy(encoder.encode(sorted({*sts.first, *sts.second})))
+    assert near == pytest.approx(alignment(first, second).item(), rel=1e-4)
+    assert spread == pytest.approx(uniformity(every).item(), rel=1e-4)
+    with pytest.raises(InputError, match="no pair is scored as close"):
+        alignment_uniformity(encoder, sts.first, sts.second, [0.0, 1.0, 3.9, 2.0])
+
+
+def test_spearman_asks_for_the_order_alone(settings):
+    encoder = encoder_of(settings, lora=False)
+    steep = np.exp(20 * cosines(encoder, STS.first, STS.second).astype(float))
+    assert sts_spearman(encoder, STS.first, STS.second, steep.tolist()) == pytest.approx(1.0)
+    assert np.corrcoef(cosines(encoder, STS.first, STS.second), steep)[0, 1] < 0.99
+
+
 def test_search_runs_what_it_suggests_and_leaves_a_table(settings, monkeypatch):
     base = encoder_of(settings)
     ran = []
@@ -236,10 +247,17 @@ def test_a_checkpoint_of_another_run_is_not_gone_on_from(settings, monkeypatch, 
 
     stopped_run(lr=0.01)
     history = train(encoder_of(settings), [views(SENTENCES)], views(SENTENCES[:4]), STS, settings)
-    assert len(history.losses) == 6 and "goes on" not in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert len(history.losses) == 6 and "goes on" not in told and "of a run with other lr moved to" in told
+    assert (settings.output_dir / "old-1/checkpoint-2/state.pt").is_file()
     stopped_run()
-    train(encoder_of(settings), [views(SENTENCES)], views(SENTENCES[:4]), STS, settings)
+    other_base = encoder_of(settings)
+    next(p for p in other_base.parameters() if not p.requires_grad).data += 0.1
+    train(other_base, [views(SENTENCES)], views(SENTENCES[:4]), STS, settings)
+    assert "with other frozen moved to" in capsys.readouterr().out
+    train(encoder_of(settings), [views(SENTENCES)], views(SENTENCES[:4]), STS, settings.changed(logger="none"))
     assert "goes on after step 2 of 6" in capsys.readouterr().out
+    assert not list(settings.output_dir.glob("checkpoint-*"))
 
 
 def test_scored_pairs_are_ranked_at_their_own_temperature(settings):

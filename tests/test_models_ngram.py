@@ -61,6 +61,20 @@ def test_more_context_costs_fewer_bits_on_text_that_has_some():
     assert bits[0] > bits[1] > bits[2] > 0
 
 
+def test_the_end_of_a_line_costs_bits_and_is_no_character():
+    model = KneserNey(LINES, 2)
+    bits = -sum(model.log2_probabilities(line).sum() for line in LINES)
+    assert bits_per_character(model, LINES) == pytest.approx(bits / sum(map(len, LINES)), rel=1e-12)
+
+
+def test_counts_below_the_highest_order_are_of_neighbours_but_raw_where_a_line_begins():
+    model = KneserNey(["가나", "가다", "가라", "나가"], 3)
+    first, second = model.ids["가"], model.ids["나"]
+    counts = dict(zip(model.orders[1].grams.tolist(), model.orders[1].counts.tolist(), strict=True))
+    assert counts[START * model.base + first] == 3  # three lines begin with 가, with one thing before it
+    assert counts[first * model.base + END] == 1 and counts[START * model.base + second] == 1
+
+
 def test_an_alphabet_too_large_for_the_keys_is_refused():
     with pytest.raises(ValueError, match="63 bits"):
         KneserNey(["".join(chr(0xAC00 + i) for i in range(5000))], 6)

@@ -66,6 +66,7 @@ def test_no_syllable_is_unknown_to_the_shipped_models(name):
 
 TESTED = {  # what is scored, by where it stands
     "KorSTS": "강가에서 연을 날린다.",
+    "KorSTS, second": "물가에서 연을 날린다.",
     "query": "세탁기에서 물이 새요",
     "article": "시장은 새 다리를 열었다.",
     "short question": "졸려?",
@@ -83,7 +84,7 @@ def corpus_folder(tmp_path):
     files = {
         "corpus/corpus_ko.sources.tsv": f"source\tfirst_line\tlast_line\nmixed\t1\t{len(TESTED) + len(UNTESTED)}\n",
         "sts/sts-dev.tsv": "genre\tfile\tyear\tid\tscore\tsentence1\tsentence2\n"
-        f"a\tb\tc\t1\t4.0\t{TESTED['KorSTS']}\t물가에서 연을 날린다.\n",
+        f"a\tb\tc\t1\t4.0\t{TESTED['KorSTS']}\t{TESTED['KorSTS, second']}\n",
         "retrieval/wikinews/corpus.jsonl": json.dumps({"_id": "d0", "text": f"앞 문단.\n{TESTED['article']}"}),
         "zero_shot/ratings_test.txt": f"id\tdocument\tlabel\n1\t{TESTED['review']}\t1\n2\t\t0\n",
         "zero_shot/xnli.dev.ko.tsv": "sentence1\tsentence2\tgold_label\n"
@@ -102,6 +103,15 @@ def corpus_folder(tmp_path):
     with gzip.open(tmp_path / "data/corpus/corpus_ko.txt.gz", "wt", encoding="utf-8") as file:
         file.write("\n".join([*TESTED.values(), *UNTESTED]))
     return tmp_path / "data"
+
+
+@pytest.mark.parametrize("kind", ["encoder", "lm"])
+def test_a_tokenizer_adds_what_its_model_reads_and_parts_digits(run_dir, kind):
+    tokenizer = pretrain.Tokenizer.from_file(str(run_dir / f"{kind}.json"))
+    plain = tokenizer.encode("2026년", add_special_tokens=False)
+    assert [piece for piece in plain.tokens if piece.isdigit()] == list("2026")
+    last = [pretrain.LAST] if kind == "encoder" else []  # a language model's EOS is added by who ends a text
+    assert tokenizer.encode("2026년").ids == [pretrain.FIRST, *plain.ids, *last]
 
 
 def test_every_tested_text_is_left_out_however_short(corpus_folder):
@@ -265,6 +275,8 @@ def test_a_checkpoint_of_other_settings_or_another_prepare_is_refused(run_dir, t
     assert ["held_out" in row for row in rows] == [False, False, True]
     with pytest.raises(InputError, match=r"other settings[\s\S]*lm.lr_muon"):
         pretrain.pretrain_lm(settings_of(folder, *short, "lm.lr_muon=0.5"))
+    with pytest.raises(InputError, match=r"other settings[\s\S]*dtype"):
+        pretrain.pretrain_lm(settings_of(folder, *short) | {"dtype": "bfloat16"})
     pretrain.pretrain_lm(settings_of(folder, "lm.tokens=4096"))  # more of the same goes on
     assert torch.load(folder / "lm.pt", weights_only=True)["step"] == 4
     text = (folder / "lm.json").read_text()
@@ -324,6 +336,9 @@ def test_neighbours_are_joined_and_eos_stands_between_packed_documents():
     offsets = np.array([0, 5, 9, 20, 24])
     firsts = pretrain.documents(offsets, np.array(["petitions", "petitions", "nsmc", "nsmc"]))
     assert firsts.tolist() == [0, 2, 3, 4]
+    news = np.array(["petitions"] * 3)  # 5, 4 and a line break are 10; 11 more make 21
+    assert pretrain.documents(np.array([0, 5, 9, 20]), news, most=21).tolist() == [0, 3]
+    assert pretrain.documents(np.array([0, 5, 9, 20]), news, most=20).tolist() == [0, 2, 3]
     packing = Documents(np.arange(100, 124), offsets, firsts, newline=10)
     whole = [[100, 101, 102, 103, 104, 10, 105, 106, 107, 108], [*range(109, 120)], [*range(120, 124)]]
     assert [packing.document(i).tolist() for i in range(3)] == [

@@ -1,5 +1,6 @@
 """Checksums beside model weights: a truncated or altered file is refused before it is loaded."""
 
+import functools
 import hashlib
 import re
 from pathlib import Path
@@ -22,11 +23,22 @@ def sha256(path: str | Path) -> str:
 
 
 def weights_fingerprint(name: str | Path) -> str:
-    """What tells two models apart: checksums of the weights in a local folder, the name of a model of the hub."""
+    """What tells two models apart: checksums of the weights in a local folder, the name of a model of the hub.
+
+    A file is read once as long as its size and its time of change stay. Raises :class:`InputError` where a folder has no
+    safetensors: all such models would count as the same.
+    """
     folder = repository_path(name)
     if not folder.is_dir():
         return str(name)
-    return "-".join(sha256(path)[:16] for path in sorted(folder.rglob("*.safetensors")))
+    if not (weights := sorted(folder.rglob("*.safetensors"))):
+        raise InputError("this folder holds no weights as safetensors", file=short_path(folder))
+    return "-".join(_known_sha256(path, path.stat().st_size, path.stat().st_mtime_ns)[:16] for path in weights)
+
+
+@functools.cache
+def _known_sha256(path: Path, size: int, changed: int) -> str:
+    return sha256(path)
 
 
 def write_checksums(folder: str | Path) -> Path:

@@ -147,7 +147,7 @@ def _kernel_config() -> Config:
 
 
 def _set_environment(offline: bool) -> None:
-    """What the kernel inherits. A variable that the learner set stays as it is."""
+    """What the kernel inherits. What the learner set stays, but for the last three: a run of ours needs them so."""
     logging.getLogger("papermill").setLevel(logging.CRITICAL)  # a failure is told once, by the Outcome
     for name, value in KERNEL.items():
         os.environ.setdefault(name, value)

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 MEGABYTE = 2**20
 GIGABYTE = 2**30
-T4_MEMORY_GB = 12.0
-"""A GPU below this has no room for the t4 profile (a T4 shows 14.6 to 15 of its 16 GB)."""
+T4_MEMORY_GB = 14.0
+"""A GPU below this has no room for the t4 profile (a T4 shows 14.6 to 15 of its 16 GB): the CPU is used instead."""
 A100_MEMORY_GB = 38.0
 BF16_CAPABILITY = (8, 0)
 """``torch.cuda.is_bf16_supported()`` is True on a T4, which only emulates bf16: the compute capability decides."""
@@ -32,7 +32,10 @@ GpuClass = Literal["none", "t4", "a100"]
 
 @dataclass(frozen=True)
 class Machine:
-    """The machine a lesson runs on; memory in GB (2**30 bytes), capability as CUDA's (major, minor)."""
+    """The machine a lesson runs on; memory in GB (2**30 bytes), capability as CUDA's (major, minor).
+
+    ``bf16``: the device in use (the GPU, or the CPU where ``gpu_class`` is none) multiplies bfloat16 itself.
+    """
 
     python: str
     system: str
@@ -60,6 +63,7 @@ def detect_machine() -> Machine:
         properties = torch.cuda.get_device_properties(0)
         gpu, memory = properties.name, round(properties.total_memory / GIGABYTE, 1)
         capability = (properties.major, properties.minor)
+    kind = gpu_class(memory, capability)
     return Machine(
         python=platform.python_version(),
         system=f"{platform.system()} {platform.machine()}",
@@ -69,13 +73,13 @@ def detect_machine() -> Machine:
         gpu=gpu,
         gpu_memory_gb=memory,
         capability=capability,
-        gpu_class=gpu_class(memory, capability),
-        bf16=capability >= BF16_CAPABILITY if capability else _cpu_has_bf16(),
+        gpu_class=kind,
+        bf16=_cpu_has_bf16() if kind == "none" else capability >= BF16_CAPABILITY,
     )
 
 
 def gpu_class(memory_gb: float | None, capability: tuple[int, int] | None) -> GpuClass:
-    """``a100``: at least 38 GB and capability 8.0 (real bf16); ``t4``: any other CUDA GPU with 12 GB; else ``none``."""
+    """``a100``: at least 38 GB and capability 8.0 (real bf16); ``t4``: any other CUDA GPU with 14 GB; else ``none``."""
     if memory_gb is None or capability is None or memory_gb < T4_MEMORY_GB:
         return "none"
     return "a100" if memory_gb >= A100_MEMORY_GB and capability >= BF16_CAPABILITY else "t4"
@@ -86,6 +90,16 @@ def torch_device() -> "torch.device":
     import torch
 
     return torch.device("cpu" if detect_machine().gpu_class == "none" else "cuda")
+
+
+def chosen_dtype(name: str = "auto") -> "torch.dtype":
+    """``float32``, ``bfloat16``, ``float16`` as torch's; ``auto``: the shortest that :func:`torch_device` computes itself."""
+    import torch
+
+    if name != "auto":
+        return getattr(torch, name)
+    machine = detect_machine()
+    return torch.bfloat16 if machine.bf16 else torch.float32 if machine.gpu_class == "none" else torch.float16
 
 
 def set_seed(seed: int) -> None:

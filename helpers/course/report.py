@@ -9,6 +9,7 @@ from helpers.course.atomic import atomic_write, read_text
 from helpers.course.execution import Outcome
 from helpers.course.fonts import font_face
 from helpers.course.lessons import Lesson, read_notebook
+from helpers.course.paths import short_path
 
 STYLE = """
 :root { --ink: #2b2b2b; --soft: #6d6a63; --line: #e4e1da; --paper: #fbfaf7; --accent: #2f6f8f; --bad: #b1495b; }
@@ -44,11 +45,18 @@ def write_results(path: Path, outcomes: dict[str, Outcome], machine: dict[str, A
 
 
 def read_results(path: Path) -> dict[str, Outcome]:
-    """The outcomes that :func:`write_results` wrote; none where there is no such file."""
+    """The outcomes that :func:`write_results` wrote; none, and that is said, where the file holds anything else.
+
+    None where there is no such file. Every run of all lessons writes it anew: what is lost is found again.
+    """
     if not path.is_file():
         return {}
-    lessons = json.loads(read_text(path)[0])["lessons"]
-    return {name: Outcome(**outcome) for name, outcome in lessons.items()}
+    try:
+        lessons = json.loads(read_text(path)[0])["lessons"]
+        return {name: Outcome(**outcome) for name, outcome in lessons.items()}
+    except (ValueError, KeyError, TypeError, AttributeError):  # an InputError is a ValueError
+        print(f"{short_path(path)} is damaged: what it told of other lessons is left out")
+        return {}
 
 
 def write_report(

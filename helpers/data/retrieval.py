@@ -68,7 +68,7 @@ def read_e5(path: str | Path, *, rejects: Rejects | None = None) -> Pairs:
         raise InputError("e5 rows need three texts", file=short_path(path), allowed=E5_COLUMNS)
     good = []
     for row, texts in enumerate(pairs.texts()):
-        if len({text_key(text) for text in texts}) == len(texts):
+        if len({text_key(text) or text for text in texts}) == len(texts):  # a text may be all signs, such as ○
             good.append(row)
             continue
         why, values = "two texts of this row are the same", dict(zip(E5_COLUMNS, texts, strict=True))

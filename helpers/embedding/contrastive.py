@@ -51,8 +51,11 @@ class ContrastiveRows:
         negatives: Sequence[Sequence[str]] | None = None,
         *,
         ids: Sequence[str] | None = None,
+        known: Mapping[str, frozenset[str]] | None = None,
     ) -> ContrastiveRows:
-        """Rows whose queries' other documents are known. `ids` name the rows in messages (default: their numbers).
+        """Rows whose queries' other documents are known: those of the rows, and `known` (as :attr:`relevant`).
+
+        `ids` name the rows in messages (default: their numbers).
 
         Raises InputError for counts that differ, an empty text, or a hard negative that answers its query.
         """
@@ -63,7 +66,7 @@ class ContrastiveRows:
                 given=f"{len(queries)}, {len(documents)} and {len(negatives)}",
             )
         names = [f"row {name}" for name in (ids or range(len(queries)))]
-        relevant: dict[str, set[str]] = defaultdict(set)
+        relevant = defaultdict(set, {key: set(found) for key, found in (known or {}).items()})
         for query, document in zip(queries, documents, strict=True):
             relevant[key_of(query)].add(key_of(document))
         for name, query, document, others in zip(names, queries, documents, negatives, strict=True):
@@ -98,8 +101,7 @@ class ContrastiveRows:
 
     def with_negatives(self, negatives: Sequence[Sequence[str]] | None) -> ContrastiveRows:
         """The same rows with other hard negatives (None: with none), checked as :meth:`checked` does."""
-        made = ContrastiveRows.checked(self.queries, self.documents, negatives)
-        return ContrastiveRows(made.queries, made.documents, made.negatives, self.relevant)
+        return ContrastiveRows.checked(self.queries, self.documents, negatives, known=self.relevant)
 
     def keys(self) -> list[tuple[str, str]]:
         """What must not occur twice in a batch: each row's query and document."""
@@ -196,8 +198,10 @@ class InfoNCE:
             rows = asking[start : start + ROWS_AT_ONCE]
             first = self.first + start
             hidden = mask(first, first + len(rows)).to(rows.device)
-            part = info_nce(rows, answers, others, self.temperature, mask=hidden, first=first)
-            yield part * (share * len(rows) / len(asking))
+            # in one expression: a name would hold the part's graph while the next one is computed
+            yield info_nce(rows, answers, others, self.temperature, mask=hidden, first=first) * (
+                share * len(rows) / len(asking)
+            )
 
     def whole(self, *vectors: Tensor) -> Tensor:
         """The loss in one graph (without the cache)."""

@@ -27,6 +27,7 @@ from helpers.embedding.contrastive_settings import InfoNCESettings
 from helpers.embedding.contrastive_trainer import negatives_per_query, train_contrastive
 from helpers.embedding.gather import end_group, world
 from helpers.embedding.mining import mine_rows
+from helpers.embedding.training_record import record_training
 
 NOT_READ = ("test_set", "test_split", "max_queries", "compare_batches", "group_size")
 """Settings that a file may hold, for the lesson and for callers that have groups, but that change nothing here."""
@@ -65,8 +66,7 @@ def run(settings: InfoNCESettings) -> dict[str, object]:
     set_seed(settings.seed)
     rows, encoder = settings.training_rows(), settings.encoder()
     if settings.negatives_from == "mined":
-        limits = {"top": settings.mine_top, "skip": settings.mine_skip, "margin": settings.mine_margin}
-        rows, _ = mine_rows(encoder, rows, rows.documents, per_query=settings.hard_negatives, **limits)
+        rows, _ = mine_rows(encoder, rows, [], per_query=settings.hard_negatives, **settings.mining())
     history = train_contrastive(encoder, rows, settings)
     rank, processes = world()
     losses = [history.losses]
@@ -77,12 +77,16 @@ def run(settings: InfoNCESettings) -> dict[str, object]:
         "processes": processes,
         "steps": history.steps,
         "losses": [sum(each) / processes for each in zip(*losses, strict=True)],
+        "masked_share": sum(history.masked) / len(history.masked),  # of all candidates: the same in every process
+        "left_over": history.left_over,  # rows that sat out the first epoch
         "seconds": round(history.seconds, 1),
         "peak_mb": round(peak_memory_mb()),
     }
     if rank == 0:
         print(f"each query met {negatives_per_query(rows, settings)}")
         folder = encoder.save(settings.output_dir / "model")
+        recipe = f"contrastive_command: negatives from {settings.negatives_from}"
+        record_training(folder, settings, recipe, [settings.data_dir / settings.train_set, *settings.e5_files])
         with atomic_write(settings.output_dir / "metrics.json") as file:
             json.dump(metrics, file, indent=2)
         print(f"{history.steps} steps in {metrics['seconds']} s; model in {short_path(folder)}")

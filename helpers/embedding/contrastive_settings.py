@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import torch
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, model_validator
 
 from helpers.course.errors import InputError
 from helpers.course.machine import detect_machine
-from helpers.course.paths import repository_path
+from helpers.course.paths import repository_path, short_path
 from helpers.course.settings import LessonSettings
 from helpers.data.e5_rows import e5_from_beir
 from helpers.data.retrieval import RetrievalSet, read_beir, read_e5
@@ -56,11 +55,26 @@ class InfoNCESettings(LessonSettings):
     lora_dropout: float = Field(0.0, ge=0, lt=1)
     autocast: Literal["auto", "no", "bf16", "fp16"] = Field("auto", description="the encoder's precision in training")
     compare_batches: bool = Field(
-        True, description="of the lesson: a small and an accumulated batch beside the cached one"
+        True, description="of the lesson: a small batch, an accumulated one and no prefixes beside the cached one"
     )
     mine_top: int = Field(30, ge=1, description="nearest documents that are looked at")
     mine_skip: int = Field(0, ge=0, description="nearest documents that are passed over")
     mine_margin: float = Field(0.95, gt=0, description="a negative scores below this share of the positive's score")
+    mine_lowest: float = Field(-1.0, ge=-1, le=1, description="a negative has at least this cosine with its query")
+    mine_highest: float = Field(1.0, ge=-1, le=1, description="and at most this one")
+    mine_search: Literal["faiss", "matmul"] = Field(
+        "faiss", description="matmul: by torch, on a GPU where there is one"
+    )
+
+    @model_validator(mode="after")
+    def _something_to_mine(self) -> Self:
+        if self.mine_skip >= self.mine_top:
+            raise ValueError(f"mine_skip must be less than mine_top, {self.mine_top}; it is {self.mine_skip}")
+        if self.mine_lowest >= self.mine_highest:
+            raise ValueError(
+                f"mine_lowest must be less than mine_highest, {self.mine_highest:g}; it is {self.mine_lowest:g}"
+            )
+        return self
 
     def encoder(self) -> Encoder:
         """The model to start from, with the two prefixes set, and an adapter where `use_lora` says so."""
@@ -74,34 +88,37 @@ class InfoNCESettings(LessonSettings):
         """Both learning rates times `share`, to pass to `changed`: a batch of another size wants other rates."""
         return {"lr": self.lr * share, "embedding_lr": self.embedding_lr and self.embedding_lr * share}
 
+    def mining(self) -> dict[str, float | str]:
+        """What `mine` and `mine_rows` are told beside the number of negatives."""
+        names = ("top", "skip", "margin", "lowest", "highest", "search")
+        return {name: getattr(self, f"mine_{name}") for name in names}
+
     def precision(self) -> str:
         """What `autocast` comes to here: "auto" is bf16 where the machine multiplies it itself, otherwise "no"."""
         return self.autocast if self.autocast != "auto" else "bf16" if detect_machine().bf16 else "no"
 
     def training_rows(self) -> ContrastiveRows:
-        """Judged pairs of the training set with a hard negative each (by BM25), then the rows of `e5_files`."""
-        return _rows(str(self.data_dir / self.train_set), tuple(self.e5_files), self.max_rows, self.seed)
+        """Judged pairs of the training set with a hard negative each (by BM25), then the rows of `e5_files`.
+
+        Raises InputError where the set has no train split.
+        """
+        folder = self.data_dir / self.train_set
+        data = read_beir(folder)
+        if not data.splits:
+            raise InputError(
+                "this retrieval set has no split to train on",
+                file=short_path(folder),
+                hint="train on another set: what you test on must not be trained on",
+            )
+        more = [read_e5(repository_path(Path(name))) for name in self.e5_files]
+        rows = ContrastiveRows.of_pairs(e5_from_beir(data.of_split("train")), *more)
+        if self.max_rows is not None and self.max_rows < len(rows):
+            draw = torch.Generator().manual_seed(self.seed)
+            rows = rows.take(torch.randperm(len(rows), generator=draw)[: self.max_rows].tolist())
+        return rows
 
     def test_data(self) -> RetrievalSet:
         """The whole corpus and the queries of the test split, `max_queries` of them."""
         data = read_beir(self.data_dir / self.test_set, self.test_split)
         asked = [query for query in data.queries if query in data.qrels][: self.max_queries]
         return RetrievalSet(data.corpus, {q: data.queries[q] for q in asked}, {q: data.qrels[q] for q in asked})
-
-
-@lru_cache(maxsize=2)
-def _rows(folder: str, e5_files: tuple[str, ...], most: int | None, seed: int) -> ContrastiveRows:
-    data = read_beir(folder)
-    if data.splits:
-        data = data.of_split("train")
-    else:
-        raise InputError(
-            "this retrieval set has no split to train on",
-            file=folder,
-            hint="train on another set: what you test on must not be trained on",
-        )
-    sets = [e5_from_beir(data), *(read_e5(repository_path(Path(name))) for name in e5_files)]
-    rows = ContrastiveRows.of_pairs(*sets)
-    if most is not None and most < len(rows):
-        rows = rows.take(torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:most].tolist())
-    return rows

@@ -3,40 +3,52 @@
 from __future__ import annotations
 
 import math
-import shutil
-from collections import Counter
 from collections.abc import Hashable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NoReturn
 
+import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.utils.data import DataLoader
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainingArguments
 
-from helpers.course.errors import InputError
+from helpers.course.checkpoints import finish, resumable, run_fingerprint, step_of, weights_digest
 from helpers.course.machine import torch_device
-from helpers.embedding.adapters import LoraWatch
 from helpers.embedding.batching import DistinctBatches
-from helpers.embedding.checkpoints import Checkpoints, ContrastiveHistory, Progress, last_whole, run_name
 from helpers.embedding.contrastive import ContrastiveRows, InfoNCE
+from helpers.embedding.contrastive_batches import Batch, refuse_unequal_negatives, token_ids
+from helpers.embedding.contrastive_callbacks import (
+    Checkpoints,
+    ContrastiveHistory,
+    EveryAdapterMoves,
+    Progress,
+    history_files,
+)
 from helpers.embedding.contrastive_settings import InfoNCESettings
+from helpers.embedding.divergence import Diverged
 from helpers.embedding.encoder import Encoder
 from helpers.embedding.gather import world
 from helpers.embedding.grad_cache import GradCache
-from helpers.embedding.training import Diverged
 
 MEGABYTE = 2**20
+NOT_IN_THE_WEIGHTS = {
+    *("profile", "config", "smoke", "output_dir", "test_set", "test_split", "max_queries", "compare_batches"),
+    *("model", "query_prompt", "document_prompt", "max_length"),  # the start and the token ids are compared
+    *("data_dir", "train_set", "e5_files", "max_rows", "negatives_from"),
+    *(name for name in InfoNCESettings.model_fields if name.startswith("mine_")),
+}
+"""Settings that do not change what is learned, or only by the start and the rows: a run may go on under others."""
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Rows, the token ids of their three sides (hard negatives in one list), and the rows' numbers where they have any."""
+class Arguments(TrainingArguments):
+    """The Trainer's. Of several processes on a CPU accelerate numbers the device, and torch loads no checkpoint to "cpu:1"."""
 
-    rows: ContrastiveRows
-    sides: list[list[list[int]]]
-    numbers: Sequence[int] = ()
+    @property
+    def device(self) -> torch.device:
+        device = super().device
+        return torch.device("cpu") if device.type == "cpu" else device
 
 
 class ContrastiveTrainer(Trainer):
@@ -57,18 +69,18 @@ class ContrastiveTrainer(Trainer):
         self.settings, self.history, self.groups = settings, ContrastiveHistory(), groups
         kept = [texts[: settings.hard_negatives] for texts in rows.negatives]
         self.rows = replace(rows, negatives=kept)
-        self.tokens = _tokens(encoder, self.rows)
+        self.tokens = token_ids(encoder, self.rows)
         if settings.piece_weights:
             encoder.weigh_pieces(self.tokens.values())
         super().__init__(model=encoder, args=args, train_dataset=range(len(rows)), data_collator=self.collate)
         if world()[1] > 1:
             refuse_unequal_negatives(self.rows)
         if settings.use_lora:
-            self.add_callback(_EveryAdapterMoves(encoder.model))
+            self.add_callback(EveryAdapterMoves(encoder.model))
 
     def collate(self, numbers: Sequence[int]) -> dict[str, Batch]:
         """Row numbers -> one batch."""
-        return {"batch": _batch(self.rows.take(numbers), self.tokens, numbers)}
+        return {"batch": Batch.of(self.rows.take(numbers), self.tokens, numbers)}
 
     def get_train_dataloader(self) -> DataLoader:
         """Batches in which no query and no document stands twice."""
@@ -113,6 +125,15 @@ class ContrastiveTrainer(Trainer):
         self.history.masked.append(loss.masked.share)
         return (value, None) if return_outputs else value
 
+    def fingerprint(self) -> dict[str, str]:
+        """All that the weights at the end rest on: start, settings, number of processes, rows and their token ids."""
+        told = {name: value for name, value in self.settings if name not in NOT_IN_THE_WEIGHTS}
+        told |= {"autocast": self.settings.precision(), "pooling": self.model.pooling, "processes": world()[1]}
+        told["start"] = weights_digest(self.model.state_dict().items())
+        rows, relevant = self.rows, sorted((query, sorted(found)) for query, found in self.rows.relevant.items())
+        texts = zip(rows.queries, rows.documents, rows.negatives, strict=True)
+        return run_fingerprint(told, texts, relevant, self.tokens.items(), map(str, self.groups or ()))
+
     def refuse(self, what: str, given: object, numbers: Sequence[int] = (), cause: Exception | None = None) -> NoReturn:
         """Raise Diverged with the step, the first rows of its batch, and the rate."""
         rows = ", ".join(map(str, numbers[:5])) + (f" and {len(numbers) - 5} more" if len(numbers) > 5 else "")
@@ -139,13 +160,13 @@ def train_contrastive(
     shown   a line of progress, where the run takes more than a few seconds
 
     Every five minutes a checkpoint is written below `output_dir/trainer`, and removed at the end: a run of the same start,
-    rows and settings that was killed goes on from it. On a CPU it ends, bit for bit, at the weights of one that was not
-    (where all epochs have as many batches: the Trainer counts epochs by the first).
+    rows and settings that was killed goes on from it, and one of another run is moved aside. On a CPU it ends, bit for bit,
+    at the weights of one that was not (where all epochs have as many batches: the Trainer counts epochs by the first).
     Raises Diverged where vectors, losses or weights are no longer finite, and InputError where there are several processes
     and rows have hard negatives in unequal numbers.
     """
-    folder = settings.output_dir / "trainer" / run_name(encoder, rows, settings, groups)
-    arguments = TrainingArguments(
+    folder = settings.output_dir / "trainer"
+    arguments = Arguments(
         output_dir=str(folder),
         num_train_epochs=settings.epochs,
         max_steps=settings.max_steps or -1,
@@ -164,21 +185,22 @@ def train_contrastive(
     )
     trainer = ContrastiveTrainer(encoder, rows, settings, arguments, groups)
     trainer.remove_callback(PrinterCallback)
-    checkpoints, last = Checkpoints(trainer.history), last_whole(folder)
+    fingerprint = trainer.fingerprint()
+    last = resumable(folder, fingerprint, written_last=history_files())
+    checkpoints = Checkpoints(trainer.history)
     trainer.add_callback(checkpoints)
     if last:
         checkpoints.load(last)
     first = world()[0] == 0
     if first and last:
-        print(f"a run that was stopped goes on after step {trainer.history.steps}")
+        print(f"a run that was stopped goes on after step {step_of(last)}")
     if first and shown:
         trainer.add_callback(Progress(trainer.history))
     trainer.train(resume_from_checkpoint=None if last is None else str(last))
     trainer.accelerator.unwrap_model(encoder, keep_fp32_wrapper=False).eval()  # forward is out of autocast again
     if not all(p.isfinite().all() for p in encoder.parameters() if p.requires_grad):
         trainer.refuse("a weight", "NaN or infinity after the last step")
-    if first and folder.exists():  # a short run wrote nothing
-        shutil.rmtree(folder)
+    finish(folder, fingerprint, keep=False)
     return trainer.history
 
 
@@ -197,11 +219,6 @@ def optimizer_of(encoder: Encoder, settings: InfoNCESettings) -> AdamW:
     return AdamW([{"params": each, "lr": rate, "weight_decay": decay} for (rate, decay), each in groups.items()])
 
 
-def batch_of(encoder: Encoder, rows: ContrastiveRows) -> Batch:
-    """Rows with the token ids of their sides: what the trainer's `collate` makes."""
-    return _batch(rows, _tokens(encoder, rows))
-
-
 def negatives_per_query(rows: ContrastiveRows, settings: InfoNCESettings) -> str:
     """How many negatives a query meets in one loss, in words; hard ones are counted in the rows, not in the settings.
 
@@ -213,46 +230,3 @@ def negatives_per_query(rows: ContrastiveRows, settings: InfoNCESettings) -> str
     many = f"({processes} process{'es' * (processes > 1)})"
     lost = f"; {rows.left_out} hard negatives left out, which answer their query" if rows.left_out else ""
     return f"{together - 1} documents of other queries + {about}{hard:.0f} hard negatives {many}{lost}"
-
-
-def refuse_unequal_negatives(rows: ContrastiveRows) -> None:
-    """Raise InputError, naming rows, where several processes could not gather: their vectors must be as many in each."""
-    counts = Counter(map(len, rows.negatives))
-    if len(counts) > 1:
-        usual = counts.most_common(1)[0][0]
-        odd = [number for number, texts in enumerate(rows.negatives) if len(texts) != usual]
-        raise InputError(
-            "several processes need the same number of hard negatives in every row",
-            place=", ".join(f"row {number} ({len(rows.negatives[number])})" for number in odd[:5]),
-            given=f"{len(odd)} of {len(rows)} rows have another number than {usual}, which most have",
-            hint=f"leave these rows out, or set hard_negatives to {min(counts)}",
-        )
-
-
-def _batch(rows: ContrastiveRows, tokens: dict[tuple[str, str], list[int]], numbers: Sequence[int] = ()) -> Batch:
-    negatives = [text for texts in rows.negatives for text in texts]
-    sides = [[tokens["query", text] for text in rows.queries]]
-    sides += [[tokens["document", text] for text in texts] for texts in (rows.documents, negatives) if texts]
-    return Batch(rows, sides, numbers)
-
-
-def _tokens(encoder: Encoder, rows: ContrastiveRows) -> dict[tuple[str, str], list[int]]:
-    """Token ids of every text under its prompt, made once: ("query", text) and ("document", text)."""
-    documents = {*rows.documents, *(text for texts in rows.negatives for text in texts)}
-    made = {}
-    for prompt, texts in (("query", sorted(set(rows.queries))), ("document", sorted(documents))):
-        made |= {(prompt, text): ids for text, ids in zip(texts, encoder.tokenize(texts, prompt), strict=True)}
-    return made
-
-
-class _EveryAdapterMoves(TrainerCallback):
-    """After the first step with a learning rate above 0 every lora_B must have moved."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self._model, self._watch = model, LoraWatch(model)
-
-    def on_optimizer_step(self, args, state, control, optimizer=None, **_):
-        rate = max(group["lr"] for group in optimizer.param_groups)
-        if self._watch and rate > 0:
-            self._watch.check(self._model, rate)
-            self._watch = None

@@ -20,11 +20,10 @@ from helpers.course.errors import InputError
 from helpers.course.files import short_path
 from helpers.course.machine import torch_device
 from helpers.course.quiet import quiet
-from helpers.embedding import adapters
+from helpers.embedding import adapters, loading
 from helpers.embedding.batching import plan_chunks
-from helpers.embedding.loading import cannot_load, check_max_length, check_prompt, longest, resolve_model
 from helpers.embedding.losses import at_least_float32
-from helpers.embedding.piece_weights import PieceWeights
+from helpers.embedding.piece_weights import PieceWeights, weighted_mean
 from helpers.embedding.sentence_folder import (
     Pooling,
     SentenceFolder,
@@ -66,7 +65,7 @@ class Encoder(nn.Module):
         self.prompts, self.prompt = dict(prompts or {}), prompt
         self.base_fingerprint = ""
         self.piece_weights: PieceWeights | None = None
-        check_max_length(max_length, longest(model.config, tokenizer.model_max_length), base)
+        loading.check_max_length(max_length, loading.longest(model.config, tokenizer.model_max_length), base)
         self._prompt_text(prompt)
 
     @classmethod
@@ -78,25 +77,36 @@ class Encoder(nn.Module):
         max_length: int | None = None,
         prompts: dict[str, str] | None = None,
         prompt: str | None = None,
-        trainable_adapter: bool = False,
     ) -> Self:
-        """Load a transformers or sentence-transformers folder or hub name, or the folder of a LoRA adapter.
+        """Load a transformers or sentence-transformers folder or hub name, or the folder of a LoRA adapter, which is frozen.
 
         What is not given is read from the files beside the weights, else mean pooling and 128 tokens. Weights are
         verified where SHA256SUMS lies beside them, must be safetensors, and are held in float32 on this machine's device.
         Raises InputError when there is no such model, its files are damaged, or it needs parts not known here.
         """
         quiet()
-        name = resolve_model(model)
+        name = loading.resolve_model(model)
         verify_where_listed(name)
         if (Path(name) / "adapter_config.json").is_file():
-            return cls._load_with_adapter(Path(name), pooling, max_length, prompts, prompt, trainable_adapter)
+            told = adapters.read_card(name)
+            asked = pooling or told.get("pooling")
+            encoder = cls.load(
+                adapters.base_of(name),
+                pooling=None if asked == "weighted" else asked,  # its weights lie beside the adapter
+                max_length=max_length or told.get("max_length"),
+                prompts=prompts or told.get("prompts"),
+                prompt=prompt or told.get("prompt"),
+            )
+            encoder.load_adapter(name, trainable=False)
+            if asked in ("mean", "cls"):
+                encoder.pooling, encoder.piece_weights = asked, None
+            return encoder
         try:
             network = AutoModel.from_pretrained(name, dtype=torch.float32, use_safetensors=True).to(torch_device())
             tokenizer = AutoTokenizer.from_pretrained(name)
         except (OSError, ValueError) as error:
-            raise cannot_load(model, error) from error
-        told, most = read_sentence_folder(name), longest(network.config, tokenizer.model_max_length)
+            raise loading.cannot_load(model, error) from error
+        told, most = read_sentence_folder(name), loading.longest(network.config, tokenizer.model_max_length)
         encoder = cls(
             network,
             tokenizer,
@@ -108,28 +118,6 @@ class Encoder(nn.Module):
         )
         if encoder.pooling == "weighted":
             encoder._take_piece_weights(told.word_weights, name)
-        return encoder
-
-    @classmethod
-    def _load_with_adapter(
-        cls,
-        folder: Path,
-        pooling: Pooling | None,
-        max_length: int | None,
-        prompts: dict[str, str] | None,
-        prompt: str | None,
-        trainable: bool,
-    ) -> Self:
-        told = adapters.read_card(folder)
-        pooling = pooling or told.get("pooling")
-        encoder = cls.load(
-            adapters.base_of(folder),
-            pooling=None if pooling == "weighted" else pooling,  # its weights lie beside the adapter
-            max_length=max_length or told.get("max_length"),
-            prompts=prompts or told.get("prompts"),
-            prompt=prompt or told.get("prompt"),
-        )
-        encoder.load_adapter(folder, trainable=trainable)
         return encoder
 
     @property
@@ -167,9 +155,6 @@ class Encoder(nn.Module):
             self.piece_weights, self.pooling = weights.to(self.device), "weighted"
 
     def _take_piece_weights(self, weights: dict | None, name: str) -> None:
-        if weights is None:
-            hint = "load it with its own pooling, then call weigh_pieces(tokens)"
-            raise InputError("this model has no weights for its pieces", file=name, given="pooling weighted", hint=hint)
         read = PieceWeights.of_word_weights(weights, len(self.tokenizer), name)
         self.piece_weights, self.pooling = read.to(self.device), "weighted"
 
@@ -178,31 +163,20 @@ class Encoder(nn.Module):
 
         Raises InputError for what is no list of strings, and where the prompt leaves no room for the texts.
         """
-        if isinstance(texts, str):
-            raise InputError(
-                "a list of texts is needed, this is one text", given=texts, hint="put it in brackets: [text]"
-            )
-        for number, text in enumerate(texts):
-            if not isinstance(text, str):
-                raise InputError("a text must be a string", place=f"item {number}", given=text)
+        loading.check_texts(texts)
         before = self._prompt_text(prompt)
         if len(texts) == 0:
             return []
-        check_prompt(self.tokenizer, before, self.max_length)
-        return self.tokenizer([before + text for text in texts], truncation=True, max_length=self.max_length)[
-            "input_ids"
-        ]
+        loading.check_prompt(self.tokenizer, before, self.max_length)
+        return self.tokenizer([before + text for text in texts], truncation=True, max_length=self.max_length).input_ids
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """input_ids (B, L), attention_mask (B, L) of 1 and 0 -> sentence vectors (B, H) in float32, not normalised."""
         hidden = at_least_float32(self.model(input_ids=input_ids, attention_mask=attention_mask)[0])  # (B, L, H)
         if self.pooling == "cls":
             return hidden[:, 0]
-        weights = attention_mask.to(hidden.dtype)
-        if self.piece_weights is not None:
-            weights = weights * self.piece_weights(input_ids)
-        total = weights.sum(1, keepdim=True)
-        return (hidden * weights[:, :, None]).sum(1) / torch.where(total > 0, total, 1)
+        weights = attention_mask if self.piece_weights is None else attention_mask * self.piece_weights(input_ids)
+        return weighted_mean(hidden, weights)
 
     def embed(self, tokens: Sequence[Sequence[int]], token_budget: int | None = None) -> Tensor:
         """Vectors (N, H) of token lists in the order given, with gradients where they are switched on.
@@ -248,9 +222,7 @@ class Encoder(nn.Module):
         return Path(folder)
 
     def _word_weights(self) -> dict | None:
-        if self.piece_weights is None:
-            return None
-        return self.piece_weights.word_weights(self.tokenizer.convert_ids_to_tokens(list(range(len(self.tokenizer)))))
+        return None if self.piece_weights is None else self.piece_weights.word_weights(self.tokenizer)
 
     def save_adapter(self, folder: str | Path) -> Path:
         """Write the LoRA adapter alone, with a card that names its base; whole or not at all."""
@@ -267,7 +239,8 @@ class Encoder(nn.Module):
     def _merged(self) -> PreTrainedModel:
         return copy.deepcopy(self.model).merge_and_unload() if isinstance(self.model, PeftModel) else self.model
 
-    def pad(self, tokens: list[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    def pad(self, tokens: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """Token lists as what `forward` takes: ids and mask (B, L), padded to the longest list."""
         length = max(1, *(len(ids) for ids in tokens))
         padding = self.tokenizer.pad_token_id or 0
         ids = torch.tensor([[*row, *[padding] * (length - len(row))] for row in tokens])

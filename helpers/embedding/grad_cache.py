@@ -70,8 +70,8 @@ class GradCache:
         chunks = [_Chunk(rows) for rows in plan_chunks(lengths, self.token_budget, self.token_budget // 32)]
         training = torch.is_grad_enabled()
         vectors = self._represent(texts, chunks, training)  # (U, H)
-        places = [place.to(vectors.device) for place in places]
         _refuse_not_finite(vectors, places)
+        places = [place.to(vectors.device) for place in places]
         leaves = [vectors[place].requires_grad_(training) for place in places]  # (B, H) each
         parameters = [p for p in loss.parameters() if p.requires_grad] if isinstance(loss, nn.Module) else []
         value, *gradients = _value_and_gradients(loss, leaves, parameters)
@@ -212,6 +212,7 @@ def _value_and_gradients(loss: Loss, leaves: list[Tensor], parameters: list[nn.P
                 if gradient is not None:
                     total += gradient
         value = part.detach() if value is None else value + part.detach()
+        del part  # its graph must be gone before the next part is computed
     return [value, *gradients]
 
 

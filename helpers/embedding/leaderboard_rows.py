@@ -10,14 +10,13 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from helpers.course.errors import InputError
 from helpers.course.files import short_path, write_jsonl
 from helpers.course.jsonl import numbered_objects
-from helpers.course.machine import detect_machine
+from helpers.embedding.training_record import check_training, hardware_and_date
 
 KINDS = ("measured", "published")
 TEXT, MAYBE_TEXT, MAYBE_NUMBER = (str, "text"), (str | None, "text or null"), (int | None, "a whole number or null")
@@ -27,6 +26,7 @@ ROW_TYPES = (
     | dict.fromkeys(("metrics", "settings"), OBJECT)
     | dict.fromkeys(("split", "hardware", "date", "source"), MAYBE_TEXT)
     | dict.fromkeys(("queries", "documents", "seed"), MAYBE_NUMBER)
+    | {"training": (dict | None, "an object or null")}
 )
 QUERY_TYPES = {"query": TEXT, "text": TEXT, "metrics": OBJECT, "relevant": LIST, "found": LIST}
 ROWS_FILE = "rows.jsonl"
@@ -41,7 +41,9 @@ class Row:
     kind      ``measured`` here, or ``published`` by the ``source``
     metrics   names as :mod:`~helpers.embedding.retrieval_metrics` gives them, or ``spearman``; shares of 1
     settings  what the score depends on beside the names: the model's path, prompts, length, k of a fusion
+    seed      of the evaluation's draws
     date      of the measurement, UTC, ISO 8601
+    training  how the model was trained, as :mod:`~helpers.embedding.training_record` says it; None where that is not known
     """
 
     model: str
@@ -56,16 +58,21 @@ class Row:
     hardware: str | None = None
     date: str | None = None
     source: str | None = None
+    training: dict[str, Any] | None = None
 
     @property
     def test(self) -> str:
-        """The data set with split and number of queries, where they are known: scores compare within it only."""
-        size = None if self.queries is None else f"{self.queries} queries"
-        return ", ".join(part for part in (self.dataset, self.split, size) if part)
+        """The data set with split and sizes, where they are known: scores compare within it only."""
+        sizes = {"queries": self.queries, "documents": self.documents}
+        told = [f"{size} {name}" for name, size in sizes.items() if size is not None]
+        return ", ".join(part for part in (self.dataset, self.split, *told) if part)
 
     @property
     def key(self) -> str:
-        """Twelve hex digits for all but scores, machine and date: a row that is measured again replaces itself."""
+        """Twelve hex digits for all but scores, machine and date: a row that is measured again replaces itself.
+
+        Training is left out: a model that is trained anew has other weights, and their checksum stands in ``settings``.
+        """
         identity = [
             self.model,
             self.dataset,
@@ -91,11 +98,8 @@ class QueryResult:
 
 
 def measured_row(model: str, dataset: str, metrics: Mapping[str, float], **facts: Any) -> Row:
-    """A row measured on this machine, now. ``facts``: split, queries, documents, settings, seed."""
-    machine = detect_machine()
-    hardware = machine.gpu or f"{machine.cpu}, {machine.cores} cores"
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    return _checked(Row(model, dataset, "measured", dict(metrics), hardware=hardware, date=now, **facts))
+    """A row measured on this machine, now. ``facts``: split, queries, documents, settings, seed, training."""
+    return _checked(Row(model, dataset, "measured", dict(metrics), **hardware_and_date(), **facts))
 
 
 def query_results(
@@ -184,6 +188,8 @@ def _checked(row: Row, file: str | None = None, place: str | None = None) -> Row
         why, given = _wrong_metric(row.metrics) or (None, None)
     if why:
         raise InputError(why, file=file, place=place, given=given)
+    if row.training is not None:
+        check_training(row.training, file, f"{place}, key training." if place else "key training.")
     return row
 
 

@@ -1,8 +1,9 @@
-"""Where a model comes from, why it could not be loaded, and how much of a text it can read."""
+"""Where a model comes from, why it could not be loaded, and what texts it can read, and how much of them."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -60,6 +61,15 @@ def check_max_length(max_length: int, most: int | None, name: str) -> None:
             given=max_length,
             allowed=f"at most {most}",
         )
+
+
+def check_texts(texts: Sequence[str]) -> None:
+    """Raise InputError for one text where a list is needed (it would be read letter by letter), and for what is no text."""
+    if isinstance(texts, str):
+        raise InputError("a list of texts is needed, this is one text", given=texts, hint="put it in brackets: [text]")
+    for number, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise InputError("a text must be a string", place=f"item {number}", given=text)
 
 
 def check_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str, max_length: int) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from helpers.course.errors import InputError
+from helpers.course.machine import torch_device
 from helpers.embedding.contrastive import ContrastiveRows, key_of
 from helpers.embedding.encoder import Encoder
 
@@ -44,14 +45,17 @@ def nearest(
     All D documents where there are fewer than k.
 
     "matmul" needs torch alone and runs on a GPU where there is one; never more than (1024, 16384) scores exist at once.
+    Raises InputError for another `search`.
     """
+    if search not in ("faiss", "matmul"):
+        raise InputError("there is no such search", place="search", given=search, allowed="faiss or matmul")
     queries, documents = (np.ascontiguousarray(side, dtype=np.float32) for side in (queries, documents))
     k = min(k, len(documents))
     if search == "faiss":
         index = faiss.IndexFlatIP(documents.shape[1])
         index.add(documents)
         return index.search(queries, k)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch_device()
     bank, found = torch.from_numpy(documents).to(device), []
     for start in range(0, len(queries), ROWS_AT_ONCE):
         asked = torch.from_numpy(queries[start : start + ROWS_AT_ONCE]).to(device)
@@ -86,8 +90,14 @@ def mine(
     lowest, highest  and between these two cosines
 
     Raises InputError for vectors that are not finite, counts that differ, no query, a query without a positive, a positive
-    that is no document, or an empty window.
+    that is no document, an empty window, limits that leave nothing between them, or another `search`.
     """
+    if not lowest < highest:
+        raise InputError(
+            "no cosine lies between the limits",
+            given=f"lowest {lowest:g}, highest {highest:g}",
+            allowed="lowest < highest",
+        )
     _check(queries, documents, positives, skip, top)
     known = [np.array(sorted(set(each))) for each in positives]
     depth = min(len(documents), top + max(map(len, known)))
@@ -98,7 +108,7 @@ def mine(
     other = ~np.isin(rows + places, pairs)  # (Q, depth): no known positive
     rank = other.cumsum(1) - 1
     window = other & (rank >= skip) & (rank < top)
-    limit = worst - (1 - margin) * np.abs(worst)
+    limit = worst - (1 - margin) * np.abs(worst)  # margin * worst, and below it also where it is negative
     believed = window & (scores <= limit[:, None]) & (scores >= lowest) & (scores <= highest)
     chosen = [row[keep][:per_query].tolist() for row, keep in zip(places, believed, strict=True)]
     too_close = (window & (scores > limit[:, None])).sum() / max(1, window.sum())
@@ -106,7 +116,7 @@ def mine(
 
 
 def mine_rows(
-    encoder: Encoder, rows: ContrastiveRows, corpus: Sequence[str], *, per_query: int = 1, **limits: float
+    encoder: Encoder, rows: ContrastiveRows, corpus: Sequence[str], *, per_query: int = 1, **limits: float | str
 ) -> tuple[ContrastiveRows, Mined]:
     """The rows with hard negatives that `encoder` itself finds in `corpus`; `limits` are those of :func:`mine`.
 

@@ -6,6 +6,7 @@ import os
 import socket
 import warnings
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -61,21 +62,32 @@ def find_tasks(names: Sequence[str], folder: str | Path, *, hub: bool = True) ->
 
     ``folder/<name>`` (a BEIR folder) and ``folder/<name>.tsv`` (scored pairs) come first: the same tasks from local data,
     of which the split is taken that MTEB scores (``test`` for a name that MTEB does not know), or all where none is named.
-    The others are fetched from the hub, where ``hub`` allows it and it can be reached.
+    The others are fetched from the hub, where ``hub`` allows it and it can be reached: their first split, Korean with Korean.
 
-    Raises InputError for local data whose splits do not include that one: training queries are no test.
+    Raises InputError for a name of neither, and for local data whose splits do not include that one: training queries are
+    no test.
     """
     found, missing = [], []
     online = hub and hub_reachable()
-    known = {task.metadata.name: task.metadata.eval_splits[0] for task in mteb.get_tasks(languages=["kor"])}
+    tasks = mteb.get_tasks(languages=["kor"], task_types=["Retrieval", "STS"])
+    known = {task.metadata.name: task.metadata.eval_splits[0] for task in tasks}
     for name in names:
         path, table = Path(folder) / name, Path(folder) / f"{name}.tsv"
         if path.is_dir():
             found.append(retrieval_task(name, _of_split(path, known.get(name, SPLIT))))
         elif table.is_file():
             found.append(sts_task(name, _pairs_of_split(table, known.get(name, SPLIT))))
+        elif name not in known:
+            near = get_close_matches(name, known, 1)
+            raise InputError(
+                "there are no local data of this name, and MTEB has no Korean retrieval or STS task that is called so",
+                place="mteb_tasks",
+                given=name,
+                hint=f"did you mean {near[0]}?" if near else f"local data lie in {short_path(folder)}",
+            )
         elif online:
-            found.append(mteb.get_task(name, languages=["kor"]))
+            one = {"eval_splits": [known[name]], "exclusive_language_filter": True}
+            found.append(mteb.get_task(name, languages=["kor"], **one))
         else:
             missing.append(name)
     return found, missing
@@ -99,8 +111,8 @@ def mteb_scores(model: SentenceTransformer, tasks: Sequence[AbsTask]) -> dict[st
         result = mteb.evaluate(model, list(tasks), cache=None, show_progress_bar=False)
     scores = {}
     for each in result.task_results:
-        [parts] = each.scores.values()
-        scores[each.task_name] = {key: value for key, value in parts[0].items() if isinstance(value, float)}
+        [[part]] = each.scores.values()  # one split of one language, as `find_tasks` asks for it
+        scores[each.task_name] = {key: value for key, value in part.items() if isinstance(value, float)}
     return scores
 
 

@@ -12,6 +12,7 @@ from typing import Self
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
 
 from helpers.course.errors import InputError
 from helpers.embedding.losses import at_least_float32
@@ -41,8 +42,14 @@ class PieceWeights(nn.Module):
         return cls(a / (a + counts / counts.sum()))
 
     @classmethod
-    def of_word_weights(cls, config: dict, size: int, file: str) -> Self:
-        """From the config.json of sentence-transformers' module WordWeights; `size` ids, `file` for messages."""
+    def of_word_weights(cls, config: dict | None, size: int, file: str) -> Self:
+        """From the config.json of sentence-transformers' module WordWeights; `size` ids, `file` for messages.
+
+        Raises InputError where there is none, or it does not fit.
+        """
+        if config is None:
+            hint = "load it with its own pooling, then call weigh_pieces(tokens)"
+            raise InputError("this model has no weights for its pieces", file=file, given="pooling weighted", hint=hint)
         vocabulary, known = config["vocab"], config["word_weights"]
         unknown = config.get("unknown_word_weight", 1)
         if len(vocabulary) != size:
@@ -67,7 +74,15 @@ class PieceWeights(nn.Module):
         """The weights (V,) themselves."""
         return torch.exp(self.SCALE * at_least_float32(self.scaled_log))
 
-    def word_weights(self, pieces: list[str]) -> dict[str, object]:
-        """The config.json of WordWeights; `pieces` in the order of their ids."""
+    def word_weights(self, tokenizer: PreTrainedTokenizerBase) -> dict[str, object]:
+        """The config.json of WordWeights, for the tokenizer whose ids these weights belong to."""
+        pieces = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
         weights = dict(zip(pieces, self.values().tolist(), strict=True))
         return {"vocab": pieces, "word_weights": weights, "unknown_word_weight": 1.0}
+
+
+def weighted_mean(hidden: Tensor, weights: Tensor) -> Tensor:
+    """hidden (B, L, H), weights (B, L), 0 on padding -> (B, H); zeros for a text without any weight."""
+    weights = weights.to(hidden.dtype)
+    total = weights.sum(1, keepdim=True)
+    return (hidden * weights[:, :, None]).sum(1) / torch.where(total > 0, total, 1)

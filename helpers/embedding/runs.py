@@ -67,10 +67,8 @@ def vector_run(
     """
     asked, bank = _finite(asked, queries, "query"), _finite(bank, documents, "document")
     order = sorted(range(len(documents)), key=documents.__getitem__, reverse=True)
-    keys, bank = (
-        [documents[place] for place in order],
-        bank[order],
-    )  # stable sorts below: of ties the later id, as `ranked`
+    # The sorts below are stable: of equal scores the later id comes first, as in `ranked`.
+    keys, bank = [documents[place] for place in order], bank[order]
     run = {}
     for start in range(0, len(queries), QUERIES_AT_ONCE):
         scores = asked[start : start + QUERIES_AT_ONCE] @ bank.T  # (up to 256, D)

@@ -16,8 +16,8 @@ from helpers.course.errors import InputError
 from helpers.data.retrieval import Document, RetrievalSet, write_beir
 from helpers.embedding.batching import DistinctBatches
 from helpers.embedding.contrastive import ContrastiveRows, InfoNCE
+from helpers.embedding.contrastive_batches import batch_of
 from helpers.embedding.contrastive_settings import InfoNCESettings
-from helpers.embedding.contrastive_trainer import batch_of
 from helpers.embedding.encoder import Encoder
 from helpers.embedding.gather import average_gradients, world
 from helpers.embedding.grad_cache import GradCache

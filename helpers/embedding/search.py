@@ -9,10 +9,13 @@ from collections.abc import Callable
 import optuna
 import pandas as pd
 
+from helpers.course.errors import InputError
 from helpers.course.files import write_table
 from helpers.data.pairs import Pairs
+from helpers.embedding.divergence import Diverged
 from helpers.embedding.encoder import Encoder
-from helpers.embedding.training import Diverged, SimCSESettings, train
+from helpers.embedding.simcse_settings import SimCSESettings
+from helpers.embedding.training import train
 
 SEARCHED = ("lr", "loss_temperature", "batch_size")
 TABLE = "trials.csv"
@@ -60,7 +63,17 @@ def search(
 
 
 def best_values(trials: pd.DataFrame) -> dict[str, float]:
-    """The values of the best trial, to train with: `settings.changed(**best_values(trials))`."""
+    """The values of the best trial, to train with: `settings.changed(**best_values(trials))`.
+
+    Raises InputError where every trial diverged.
+    """
+    if trials["spearman"].isna().all():
+        raise InputError(
+            f"all {len(trials)} trials diverged, so there is no best one",
+            place="trials",
+            given="lr " + ", ".join(f"{rate:.2g}" for rate in trials["lr"]),
+            hint="rates this low fail where the model or its texts are at fault: train once with train_mode true",
+        )
     best = trials.loc[trials["spearman"].idxmax(), list(SEARCHED)].to_dict()
     return {**best, "batch_size": int(best["batch_size"])}
 

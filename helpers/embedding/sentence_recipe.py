@@ -29,11 +29,18 @@ from helpers.course.files import short_path
 from helpers.course.machine import set_seed, torch_device
 from helpers.data.pairs import Pairs
 from helpers.data.retrieval import RetrievalSet
+from helpers.embedding.divergence import refuse_not_finite
 from helpers.embedding.evaluation import check_scored
-from helpers.embedding.loading import cannot_load, check_max_length, check_prompt, longest, resolve_model
+from helpers.embedding.loading import (
+    cannot_load,
+    check_max_length,
+    check_prompt,
+    check_texts,
+    longest,
+    resolve_model,
+)
 from helpers.embedding.piece_weights import PieceWeights
 from helpers.embedding.runs import TOP, dense_run, documents_of, judged_queries
-from helpers.embedding.training import refuse_not_finite
 from helpers.embedding.triplet_settings import LossName, TripletSettings
 
 TOKEN_VARIABLE = "HF_TOKEN"
@@ -92,8 +99,7 @@ def weigh_pieces(model: SentenceTransformer, queries: Sequence[str], documents: 
     sides = zip(("query", "document"), (queries, documents), strict=True)
     texts = [model.prompts[prompt] + text for prompt, side in sides for text in side]
     counted = PieceWeights.smooth_inverse_frequency(model.tokenizer(texts)["input_ids"], len(model.tokenizer))
-    pieces = model.tokenizer.convert_ids_to_tokens(list(range(len(model.tokenizer))))
-    modules = [model[0], WordWeights(**counted.word_weights(pieces)), *list(model)[1:]]
+    modules = [model[0], WordWeights(**counted.word_weights(model.tokenizer)), *list(model)[1:]]
     return SentenceTransformer(modules=modules, device=str(model.device), prompts=model.prompts)
 
 
@@ -206,6 +212,7 @@ def triplet_dataset(triplets: Pairs) -> Dataset:
 
 def unit_vectors(model: SentenceTransformer, texts: Sequence[str], prompt: str | None = None) -> np.ndarray:
     """(N, H) float32 of length 1; ``prompt`` is the name of one of the model's prompts, None puts nothing before."""
+    check_texts(texts)
     if prompt is not None:
         _check_prompt(model, prompt)
     given = {"prompt": ""} if prompt is None else {"prompt_name": prompt}

@@ -3,75 +3,33 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
-import math
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import ClassVar, Literal
 
 import torch
-from pydantic import AliasChoices, Field
 from torch import Tensor
 
+from helpers.course.atomic import atomic_write
+from helpers.course.checkpoints import finish, resumable, run_fingerprint, step_of, weights_digest
 from helpers.course.errors import InputError
-from helpers.course.files import atomic_write
-from helpers.course.run_log import Logger, RunLog, run_log
+from helpers.course.run_log import RunLog, run_log
 from helpers.data.pairs import Pairs
 from helpers.embedding.adapters import LoraWatch
-from helpers.embedding.data_settings import DataSettings
+from helpers.embedding.divergence import refuse_not_finite
 from helpers.embedding.encoder import Encoder
 from helpers.embedding.evaluation import check_scored, sts_spearman
 from helpers.embedding.losses import cosent_loss, info_nce
+from helpers.embedding.simcse_settings import SimCSESettings
 
-
-class Diverged(InputError):
-    """Training ran into numbers that are not finite: nothing that follows could be learned."""
-
-
-class SimCSESettings(DataSettings):
-    """The knobs of lesson 02, under the names of the script that it follows."""
-
-    default_config: ClassVar[str | None] = "config/simcse.yaml"
-
-    model: str = Field(validation_alias=AliasChoices("model", "model_name"), description="the encoder to start from")
-    data_type: Literal[0, 1] = Field(0, description="0: sentences without labels; 1: pairs")
-    fine_tune_model_yn: Literal[0, 1] = Field(0, description="1: go on from the adapter in adapter_dir")
-    adapter_dir: Path | None = Field(None, description="the adapter to go on from")
-    train_mode: bool = Field(True, description="False: search first, train with the best values found, save no model")
-    test_set_shuffle: Literal[0, 1] = Field(0, description="1: shuffle the validation set before it is batched")
-    epochs: int = Field(1, ge=1)
-    max_steps: int | None = Field(None, ge=1, description="stop after so many steps")
-    batch_size: int = Field(64, ge=2)
-    lr: float = Field(3e-4, gt=0, le=1)
-    loss_temperature: float = Field(0.05, gt=0, le=10)
-    score_temperature: float = Field(0.2, gt=0, le=10, description="of the ranking loss for pairs with scores")
-    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps over which the learning rate rises")
-    weight_decay: float = Field(0.01, ge=0)
-    max_length: int = Field(48, ge=8, description="pieces kept of a sentence")
-    pooling: Literal["mean", "cls"] | None = Field(
-        None, description="null: what the model was saved with, else the mean"
-    )
-    piece_weights: bool = Field(False, description="pool by a weighted mean: rare pieces count more, and it is learned")
-    use_lora: bool = True
-    lora_r: int = Field(16, ge=1)
-    lora_alpha: float = Field(32, gt=0)
-    lora_dropout: float = Field(0.05, ge=0, lt=1)
-    eval_every: int = Field(20, ge=1, description="steps between validations")
-    validation_share: float = Field(0.05, gt=0, lt=0.5)
-    sentences_file: str = Field("sentences/normal_sentences.txt", description="below data_dir")
-    pairs_file: list[str] = Field(["sentences/strong_dataset.csv"], description="below data_dir; pairs or an STS file")
-    sts_file: str = Field("sts/sts.tsv", description="below data_dir; chooses the best checkpoint, and tests")
-    sts_test_file: str | None = Field(None, description="below data_dir; tests, and sts_file only chooses")
-    logger: Logger = Field("tensorboard", description="where the curves go, in the folder of the run")
-    max_sentences: int | None = Field(None, ge=10)
-    trials: int = Field(6, ge=1, description="trials of a search")
-    seeds: int = Field(3, ge=1, description="how many seeds the comparison over seeds runs")
-
-    def encoder(self) -> Encoder:
-        """The model to start from, without an adapter."""
-        return Encoder.load(self.model, pooling=self.pooling, max_length=self.max_length)
+STATE_FILE, HISTORY_FILE = "state.pt", "history.json"
+"""Of a checkpoint; the history is written last."""
+NOT_IN_THE_WEIGHTS = {
+    *("profile", "config", "smoke", "output_dir", "logger", "trials", "seeds"),
+    *("data_dir", "sentences_file", "pairs_file", "sts_file", "sts_test_file", "max_sentences", "validation_share"),
+}
+"""Settings that do not change what is learned, or only by the texts: a run may go on under others."""
 
 
 @dataclass
@@ -147,9 +105,10 @@ def batches(sets: list[Pairs], size: int, seed: int, epoch: int) -> Iterator[Pai
 def train(encoder: Encoder, sets: list[Pairs], validation: Pairs, sts: Pairs, settings: SimCSESettings) -> History:
     """Train in place; leave the encoder at its best Spearman on `sts`.
 
-    `output_dir/checkpoint.pt` is written at every validation and removed at the end: a run that was killed goes on from
-    it, one with other settings or data begins anew. Draws of step n depend on the seed and n alone, so a run that was
-    killed ends at the weights of one that was not. Nothing else in `output_dir` is touched but the log of `logger`.
+    A checkpoint is written to `output_dir` at every validation and removed at the end: a run that was killed goes on from
+    it, and one of a run with other settings, texts or frozen weights is moved aside. Draws of step n depend on the seed
+    and n alone, so a run that was killed ends at the weights of one that was not. Nothing else in `output_dir` is touched
+    but the log of `logger`.
     Raises InputError where a set has fewer than two pairs or scores that are all the same, Diverged where the loss or the
     Spearman is no longer a finite number, LoraDidNotMove where an adapter does not learn.
     """
@@ -165,16 +124,20 @@ def train(encoder: Encoder, sets: list[Pairs], validation: Pairs, sts: Pairs, se
     per_epoch = sum(-(-(len(pairs) - 1) // settings.batch_size) for pairs in sets)
     steps = min(settings.epochs * per_epoch, settings.max_steps or 10**9)
     folder = settings.output_dir
-    checkpoint, history, done = folder / "checkpoint.pt", History(), 0
+    history, done = History(), 0
     best = {name: p.detach().clone() for name, p in trained.items()}  # a copy: parameters go on changing in place
     if settings.test_set_shuffle:
         order = torch.randperm(len(validation), generator=torch.Generator().manual_seed(settings.seed))
         validation = validation.take(order.tolist())
-    same_run = _same_run(sets, validation, sts, settings)
-    if checkpoint.exists() and (state := torch.load(checkpoint, weights_only=True)).get("run") == same_run:
+    told = {name: value for name, value in settings if name not in NOT_IN_THE_WEIGHTS}
+    frozen = weights_digest((name, p) for name, p in encoder.named_parameters() if name not in trained)
+    fingerprint = run_fingerprint(told | {"frozen": frozen, "pooling": encoder.pooling}, [*sets, validation, sts])
+    if checkpoint := resumable(folder, fingerprint, [HISTORY_FILE]):
+        state = torch.load(checkpoint / STATE_FILE, weights_only=True)
         _load(trained, state["weights"])
         optimizer.load_state_dict(state["optimizer"])
-        history, done, best = History(**json.loads(state["history"])), state["step"], state["best"]
+        history = History(**json.loads((checkpoint / HISTORY_FILE).read_text(encoding="utf-8")))
+        done, best = step_of(checkpoint), state["best"]
         print(f"a run that was stopped goes on after step {done} of {steps}")
     with run_log(settings.logger, folder, folder.name, dict(settings), anew=done == 0) as log:
         for step, batch in _numbered(sets, settings, steps):
@@ -201,24 +164,17 @@ def train(encoder: Encoder, sets: list[Pairs], validation: Pairs, sts: Pairs, se
                 _validate(encoder, validation, sts, settings, history, step, log)
                 if history.best_step == step:
                     best = {name: p.detach().clone() for name, p in trained.items()}
-                state = {"weights": dict(trained), "optimizer": optimizer.state_dict(), "best": best, "step": step}
-                state["run"] = same_run
-                with atomic_write(checkpoint, "wb") as file:
-                    torch.save(state | {"history": json.dumps(vars(history))}, file)
-    checkpoint.unlink(missing_ok=True)
+                before, checkpoint = checkpoint, folder / f"checkpoint-{step}"
+                with atomic_write(checkpoint / STATE_FILE, "wb") as file:
+                    torch.save({"weights": trained, "optimizer": optimizer.state_dict(), "best": best}, file)
+                with atomic_write(checkpoint / HISTORY_FILE) as file:
+                    json.dump(vars(history), file)
+                if before:
+                    shutil.rmtree(before)
+    finish(folder, fingerprint, keep=False)
     _load(trained, best)
     encoder.eval()
     return history
-
-
-def _same_run(sets: list[Pairs], validation: Pairs, sts: Pairs, settings: SimCSESettings) -> str:
-    """A hash of all that the weights of a run rest on: settings (but not where it writes) and texts."""
-    told = {name: str(value) for name, value in settings if name not in ("output_dir", "config", "logger")}
-    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
-    for pairs in [*sets, validation, sts]:
-        for texts in (pairs.first, pairs.second, pairs.negatives or [], map(str, pairs.scores or [])):
-            digest.update("\n".join(texts).encode() + b"\0")
-    return digest.hexdigest()
 
 
 def _numbered(sets: list[Pairs], settings: SimCSESettings, steps: int) -> Iterator[tuple[int, Pairs]]:
@@ -247,13 +203,6 @@ def _validate(
     log.log({"validation_loss": loss, "spearman": spearman}, step)
     if spearman > history.best_spearman:
         history.best_step, history.best_spearman = step, spearman
-
-
-def refuse_not_finite(what: str, value: float, step: int, lr: float) -> None:
-    """Raise :class:`Diverged` where a loss or a score is NaN or infinite."""
-    if not math.isfinite(value):
-        hint = f"the training has diverged: lower lr (it is {lr:g})"
-        raise Diverged(f"the {what} is not a finite number", place=f"step {step}", given=value, hint=hint)
 
 
 @torch.no_grad()

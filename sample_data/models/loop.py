@@ -55,10 +55,11 @@ def optimizers(model: torch.nn.Module, knobs: dict) -> list[torch.optim.Optimize
 
 
 def made_from(settings: dict, kind: str) -> dict[str, object]:
-    """What a run's weights rest on: its settings less `tokens`, and the hashes of its tokenizer and arrays."""
+    """What a run's weights rest on: its settings less `tokens`, its precision, the hashes of its tokenizer and arrays."""
     knobs = {f"{kind}.{name}": value for name, value in settings[kind].items() if name != "tokens"}
     files = (f"{kind}.json", f"{kind}_ids.npy", f"{kind}_off.npy", "src.pkl")
-    return {"seed": settings["seed"]} | knobs | {name: sha256(settings["run_dir"] / name) for name in files}
+    told = {name: settings[name] for name in ("seed", "dtype")}
+    return told | knobs | {name: sha256(settings["run_dir"] / name) for name in files}
 
 
 def load_checkpoint(settings: dict, kind: str, path: Path, device: str | torch.device = "cpu") -> dict:

@@ -1,25 +1,21 @@
-"""What a long contrastive run leaves while it lasts: a line of progress, and checkpoints from which a killed run goes on."""
+"""What is done beside the steps of a long contrastive run: checkpoints by the clock, a line of progress, a look at adapters."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 import time
-from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.distributed as dist
+from torch import nn
 from tqdm import tqdm
 from transformers import TrainerCallback
 
 from helpers.course.atomic import atomic_write
-from helpers.embedding.contrastive import ContrastiveRows
-from helpers.embedding.contrastive_settings import InfoNCESettings
-from helpers.embedding.encoder import Encoder
+from helpers.embedding.adapters import LoraWatch
 from helpers.embedding.gather import world
 
 SAVE_SECONDS = 300.0
@@ -39,24 +35,9 @@ class ContrastiveHistory:
     left_over: int = 0
 
 
-def run_name(
-    encoder: Encoder, rows: ContrastiveRows, settings: InfoNCESettings, groups: Sequence[Hashable] | None
-) -> str:
-    """Twelve hex digits for all that the weights of a run rest on: start, rows, settings, groups, number of processes."""
-    told = {name: str(value) for name, value in settings if name not in ("output_dir", "config")}
-    relevant = sorted((query, sorted(found)) for query, found in rows.relevant.items())
-    given = [world()[1], told, rows.queries, rows.documents, rows.negatives, relevant, groups and [*map(str, groups)]]
-    digest = hashlib.sha256(json.dumps(given).encode())
-    for name, weight in encoder.state_dict().items():
-        digest.update(name.encode())
-        digest.update(weight.detach().cpu().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()[:12]
-
-
-def last_whole(folder: Path) -> Path | None:
-    """The newest checkpoint that every process wrote to its end; None where there is none."""
-    whole = [path for path in folder.glob("checkpoint-*") if all(each.exists() for each in _histories(path))]
-    return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+def history_files() -> list[str]:
+    """The files of a checkpoint that are written last, one a process: with all of them it is whole."""
+    return [f"history-{rank}.json" for rank in range(world()[1])]
 
 
 class Checkpoints(TrainerCallback):
@@ -67,7 +48,8 @@ class Checkpoints(TrainerCallback):
 
     def load(self, checkpoint: Path) -> None:
         """The history as it was at that checkpoint, for this process."""
-        vars(self._history).update(json.loads(_histories(checkpoint)[world()[0]].read_text(encoding="utf-8")))
+        file = checkpoint / history_files()[world()[0]]
+        vars(self._history).update(json.loads(file.read_text(encoding="utf-8")))
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._start = self._saved = time.perf_counter()
@@ -82,8 +64,8 @@ class Checkpoints(TrainerCallback):
         control.should_save |= due[0]
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        file = _histories(Path(args.output_dir) / f"checkpoint-{state.global_step}")[world()[0]]
-        with atomic_write(file) as opened:
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        with atomic_write(folder / history_files()[world()[0]]) as opened:
             json.dump(vars(self._history), opened)
         self._saved = time.perf_counter()
 
@@ -107,6 +89,14 @@ class Progress(TrainerCallback):
         self._bar.close()
 
 
-def _histories(checkpoint: Path) -> list[Path]:
-    """One file a process."""
-    return [checkpoint / f"history-{rank}.json" for rank in range(world()[1])]
+class EveryAdapterMoves(TrainerCallback):
+    """After the first step that was taken, with a rate above 0, every lora_B must have moved: raises LoraDidNotMove."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model, self._watch = model, LoraWatch(model)
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, optimizer: Any = None, **_: Any) -> None:
+        rate = max(group["lr"] for group in optimizer.param_groups)
+        if self._watch and rate > 0 and not optimizer.step_was_skipped:  # in fp16 the first ones may overflow
+            self._watch.check(self._model, rate)
+            self._watch = None

@@ -1,0 +1,16 @@
+"""Training that ran into numbers that are not finite is stopped, with the step and the learning rate."""
+
+import math
+
+from helpers.course.errors import InputError
+
+
+class Diverged(InputError):
+    """Training ran into numbers that are not finite: nothing that follows could be learned."""
+
+
+def refuse_not_finite(what: str, value: float, step: int, lr: float) -> None:
+    """Raise :class:`Diverged` where a loss or a score is NaN or infinite."""
+    if not math.isfinite(value):
+        hint = f"the training has diverged: lower lr (it is {lr:g})"
+        raise Diverged(f"the {what} is not a finite number", place=f"step {step}", given=value, hint=hint)
