@@ -4,7 +4,7 @@ Without arguments: one run that is left alone and one that is killed three times
 two adapters, which are one and the same on a CPU. (Half a minute of CPU time.)
 
 KILL is ``step:3`` (SIGKILL when step 3 is done) or ``save:4`` (while checkpoint 4 is half written), or
-``labels``: no run, but what the trainer would learn. The libraries are imported
+``labels``: no run of ours, but what the trainer learns and does. The libraries are imported
 once, then every run is a fork, one after the other. Prints one line of JSON a run: exit status, and what its history says.
 """
 
@@ -80,7 +80,7 @@ def one_run(folder: str, kill_at: str) -> None:
 
 
 def labels_kept(folder: str) -> None:
-    """What the trainer would really learn: rows as given, rows packed, and batches of 2 x 2 against 4 x 1."""
+    """What the trainer really learns and does: rows as given, rows packed; and its runs, one beside the other."""
     from helpers.instruct.sft import make_trainer, same_labels
 
     told = {"evaluation_strategy": "no", "load_best_model_at_end": False, "smoke": False, "output_dir": folder}
@@ -91,6 +91,7 @@ def labels_kept(folder: str) -> None:
         "packed": {"packing": True, "train_batch_size": 2},
         "4 x 1": {"train_batch_size": 4, "gradient_accumulation_steps": 1},
         "2 x 2": {"train_batch_size": 2, "gradient_accumulation_steps": 2},
+        "checkpointed": {"train_batch_size": 4, "use_gradient_checkpointing": "unsloth"},
     }.items():
         own = settings.changed(**changes)
         model, prompt = load_for_tuning(own)
@@ -105,8 +106,13 @@ def labels_kept(folder: str) -> None:
             tuple(row[mask.bool()].tolist()) for row, mask in zip(batch["labels"], batch["attention_mask"], strict=True)
         }
         said["as given"] = found <= {tuple(one.labels) for one in examples}
+        forwards, layer = [], next(part for name, part in model.named_modules() if name.endswith(".layers.0"))
+        layer.register_forward_pre_hook(lambda layer, _, seen=forwards: seen.append(layer.training))
         trainer.train()
-        said[name] = [row["loss"] for row in trainer.state.log_history if "loss" in row]
+        said[name] = {
+            "losses": [row["loss"] for row in trainer.state.log_history if "loss" in row],
+            "forwards": sum(forwards),
+        }
     Path(folder, "said.json").write_text(json.dumps(said | {"rows": len(rows)}))
 
 

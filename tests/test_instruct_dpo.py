@@ -15,13 +15,14 @@ from helpers.course.errors import InputError
 from helpers.course.jsonl import read_jsonl, write_jsonl
 from helpers.course.paths import REPOSITORY, repository_path, sample_data
 from helpers.course.rejects import Rejects
+from helpers.course.settings import PROFILES
 from helpers.instruct.dpo import answer_lengths, dpo_loss, padded, pair_log_probs, rewards, sequence_log_probs
 from helpers.instruct.dpo_run import need_ln_2, without_reference
 from helpers.instruct.dpo_settings import DpoSettings
 from helpers.instruct.preference_sets import length_table, preference_sets
 from helpers.instruct.preferences import Pair, length_matched, need_apart, read_pairs, split_by_prompt, to_pair
 from helpers.instruct.prompts import Prompt
-from helpers.instruct.win_rate import length_matched_win_rate, longer_preferred, value_of_a_token, win_rate
+from helpers.instruct.win_rate import length_matched_win_rate, longer_preferred, value_of_a_token, win_rate, wins
 
 GOOD = {"prompt": "몇 시에 열어요?", "chosen": "아홉 시에 엽니다.", "rejected": "아홉 시."}
 
@@ -165,6 +166,21 @@ def test_a_faulty_pair_is_named_with_file_and_line(what, tmp_path, prompt):
     assert rejects.counts == {what: 1} and rejects.rows[0]["line"] == 2
 
 
+@pytest.mark.parametrize("longer", ["chosen", "rejected"])
+def test_a_pair_may_be_as_long_as_is_allowed_and_no_longer(longer, tmp_path, prompt):
+    row = GOOD | {longer: "아홉 시에 엽니다. " * 8}
+    path, pair = write_jsonl(tmp_path / "pairs.jsonl", [row]), to_pair(row, prompt)
+    longest = len(pair.prompt_ids) + len(getattr(pair, f"{longer}_ids"))
+    assert len(read_pairs(path, prompt, longest)) == 1
+    with pytest.raises(InputError, match=f"longer than {longest - 1} tokens"):
+        read_pairs(path, prompt, longest - 1)
+
+
+def test_questions_without_a_letter_are_told_apart(prompt):
+    one, other = (to_pair(GOOD | {"prompt": text}, prompt) for text in ("?", "!!"))
+    assert need_apart([one], [other]) == [one]
+
+
 def test_a_special_token_in_a_chat_costs_its_pair_not_the_run(tmp_path, prompt):
     tokenizer = copy.deepcopy(prompt.tokenizer)
     tokenizer.chat_template = "{{ bos_token }}{% for m in messages %}[{{ m.content }}]{% endfor %}"
@@ -216,6 +232,7 @@ def test_one_file_is_split_by_question(tmp_path, prompt):
     sets = preference_sets(settings, prompt)
     assert (len(sets.train), len(sets.test), len(sets.rejects)) == (12, 4, 0)
     assert not {pair.question for pair in sets.train} & {pair.question for pair in sets.test}
+    assert [pair.prompt[0] for pair in split_by_prompt(read_pairs(path, prompt, 64), 4)[1]] == ["3", "3", "7", "7"]
     write_jsonl(tmp_path / "test.jsonl", rows[:2])
     beside = preference_sets(settings, prompt)
     assert (len(beside.train), len(beside.test), len(beside.rejects)) == (14, 2, 2)
@@ -281,6 +298,24 @@ def test_a_judge_that_looks_only_at_length_gets_one_half():
         length_matched_win_rate(right[:40], lengths[:40])
 
 
+def test_a_tie_is_half_a_win_and_the_interval_holds_95_percent():
+    values = torch.tensor([[1.0, 0.0], [0.0, 1.0], [2.0, 2.0]])
+    assert wins(values).tolist() == [1, 0, 0.5]
+    rate = win_rate(values[:2].repeat(200, 1), 4000)
+    width = 2 * 1.96 * (0.25 / 400) ** 0.5  # of 95 percent; 90 percent are narrower by a sixth
+    assert rate.high - rate.low == pytest.approx(width, rel=0.08)
+    few = [win_rate(values[:2].repeat(200, 1), 20, seed) for seed in (13, 13, 14)]
+    assert few[0] == few[1] != few[2]
+
+
+def test_pairs_of_equal_length_say_nothing_of_length():
+    lengths, values = torch.tensor([[3, 1], [1, 3], [2, 2]]), torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    assert length_matched_win_rate(values, lengths).share == 1
+    assert longer_preferred(values, lengths).share == 0.5
+    with pytest.raises(InputError, match="differ by the same length"):
+        value_of_a_token(values, torch.tensor([[3, 1], [4, 2], [5, 3]]))
+
+
 def test_the_interval_covers_a_coins_share_as_often_as_it_says():
     draw = torch.Generator().manual_seed(1)
     covered = []
@@ -302,6 +337,23 @@ def test_the_reference_adapter_is_not_saved(tmp_path):
     assert (tmp_path / "both" / "ref").is_dir()  # what would happen
     without_reference(model).save_pretrained(str(tmp_path / "one"), save_embedding_layers=False)
     assert not (tmp_path / "one" / "ref").exists() and (tmp_path / "one" / "adapter_model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_profile_takes_steps_enough_on_the_courses_own_pairs(profile, prompt):
+    settings = DpoSettings.load(profile=profile, smoke=False)
+    rows_a_step = settings.train_batch_size * settings.gradient_accumulation_steps
+    pairs = read_pairs(settings.train_path, prompt, settings.max_length)
+    steps = math.ceil(len(pairs) / rows_a_step) * settings.num_train_epochs
+    assert steps >= 10 * settings.warmup_steps
+
+
+def test_the_trainer_is_told_of_checkpointing():
+    from helpers.instruct.dpo_trainer import trainer_arguments
+
+    for asked in (False, True, "unsloth"):
+        settings = DpoSettings.load(smoke=False, use_gradient_checkpointing=asked)
+        assert trainer_arguments(settings, torch.float32).gradient_checkpointing is bool(asked)
 
 
 def test_settings_say_what_does_not_go_together():

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -12,7 +13,7 @@ from helpers.course.errors import InputError
 from helpers.course.paths import sample_data
 from helpers.instruct.adapters import save_adapter
 from helpers.instruct.engine import Engine
-from helpers.instruct.engine_start import last_error, need_vllm, output_to
+from helpers.instruct.engine_start import engine_processes, last_error, lora_options, need_vllm, output_to
 from helpers.instruct.export import save_merged
 from helpers.instruct.export_adapters import PROJECTIONS
 from helpers.instruct.export_gate import ExportGate
@@ -169,6 +170,38 @@ def test_what_an_engine_prints_goes_to_its_log(tmp_path, capfd):
     assert "child" in text and last_error(tmp_path / "deep" / "log") == "RuntimeError: no memory"
     (tmp_path / "empty").write_text("fine\n")
     assert last_error(tmp_path / "empty") == "none"
+
+
+def test_the_engines_processes_are_the_new_ones_that_live(monkeypatch):
+    sleeper = [sys.executable, "-c", "import time; time.sleep(60)"]
+    old, new, tracker = (psutil.Popen([*sleeper, word]) for word in ("old", "new", "resource_tracker"))
+    ended = psutil.Popen([sys.executable, "-c", ""])
+    ended.wait()  # as a process that ends between the list of children and the look at its command line
+    children = psutil.Process.children
+    monkeypatch.setattr(psutil.Process, "children", lambda *told, **how: [*children(*told, **how), ended])
+    try:
+        before = set(psutil.Process().children(recursive=True)) - {ended, new, tracker}
+        assert engine_processes(before) == [new]
+    finally:
+        for process in (old, new, tracker):
+            process.kill()
+            process.wait()
+
+
+def test_memory_is_given_back_before_the_engine_asks_for_it(monkeypatch, tmp_path):
+    freed = []
+    monkeypatch.setattr("helpers.instruct.engine.free_memory", lambda: freed.append(True))
+    with pytest.raises(InputError):
+        Engine(tmp_path)  # there is no model: nothing is started
+    assert freed == [True]
+
+
+@pytest.mark.parametrize("gpu, slots", [("none", 2), ("t4", 1)])
+def test_only_a_cpu_gets_a_slot_more_than_adapters(monkeypatch, tmp_path, gpu, slots):
+    (tmp_path / "adapter_config.json").write_text('{"r": 12}')
+    monkeypatch.setattr("helpers.instruct.engine_start.detect_machine", lambda: SimpleNamespace(gpu_class=gpu))
+    assert lora_options([tmp_path]) == {"enable_lora": True, "max_loras": slots, "max_lora_rank": 16}
+    assert lora_options([]) == {}
 
 
 def test_without_vllm_one_clear_error(monkeypatch):

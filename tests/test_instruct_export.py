@@ -1,7 +1,11 @@
 """Exports and their gate: what is admitted, what is refused and why, and that a refused export replaces nothing."""
 
+import gc
 import json
+import subprocess
+import weakref
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,14 +13,16 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, MistralConfig, MistralForCausalLM
 
-from helpers.course.checksums import sha256, weights_fingerprint
+from helpers.course.atomic import replaced_folder
+from helpers.course.checksums import sha256, weights_fingerprint, write_checksums
 from helpers.course.errors import InputError
+from helpers.course.machine import detect_machine
 from helpers.course.paths import sample_data
-from helpers.instruct.adapters import WEIGHTS, save_adapter
+from helpers.instruct.adapters import WEIGHTS, by_peft, save_adapter
+from helpers.instruct.backends import TransformersBackend
 from helpers.instruct.export import (
     REPORT_FILE,
     adapted_model,
-    new_folder,
     save_by_unsloth,
     save_lora,
     save_merged,
@@ -27,10 +33,12 @@ from helpers.instruct.export_adapters import PROJECTIONS, manner_rows, save_scal
 from helpers.instruct.export_figures import gate_figure
 from helpers.instruct.export_gate import ExportGate
 from helpers.instruct.export_probes import probe_questions
-from helpers.instruct.generation import LocalModel
+from helpers.instruct.generation import LocalModel, generate_ids
 from helpers.instruct.models import load_language_model
 from helpers.instruct.product_rows import DOMAINS, product_rows
 from helpers.instruct.prompts import Prompt
+from helpers.serving.settings import ServingSettings
+from helpers.serving.worker import transformers_batch
 
 TOLERANCE = 0.2
 DAMAGED = "model.layers.1.mlp.down_proj.weight"
@@ -134,9 +142,9 @@ def test_a_broken_export_is_refused_with_the_reason_and_replaces_nothing(
 ):  # fmt: skip
     make, reason = BROKEN[name]
     target = tmp_path / "shipped"
-    with new_folder(target) as draft:
+    with replaced_folder(target) as draft:
         (draft / "good.txt").write_text("good")
-    with pytest.raises(InputError, match=reason) as refusal, new_folder(target) as draft:
+    with pytest.raises(InputError, match=reason) as refusal, replaced_folder(target) as draft:
         if make is None:
             save_merged(base, save_scaled(adapter, tmp_path / "scaled", 2.0), draft)
         else:
@@ -150,9 +158,111 @@ def test_a_broken_export_is_refused_with_the_reason_and_replaces_nothing(
 
 def test_an_admitted_export_takes_the_place_of_the_old_one(merged, tmp_path):
     for text in ("first", "second"):
-        with new_folder(tmp_path / "shipped") as draft:
+        with replaced_folder(tmp_path / "shipped") as draft:
             (draft / text).write_text(text)
     assert [path.name for path in (tmp_path / "shipped").iterdir()] == ["second"]
+
+
+@pytest.fixture
+def wide(base, adapter, tmp_path, monkeypatch):
+    """A base in float32 and its adapter, on a machine that would hold models in bfloat16 by itself."""
+    monkeypatch.setattr("helpers.course.machine.detect_machine", lambda: replace(detect_machine(), bf16=True))
+    torch.manual_seed(2)
+    tokenizer, model = load_language_model(base, "float32")
+    assert load_language_model(base)[1].dtype == torch.bfloat16
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight *= 1 + 0.01 * torch.rand_like(weight)  # no number of bfloat16 any more
+    model.save_pretrained(tmp_path / "wide")
+    tokenizer.save_pretrained(tmp_path / "wide")
+    config = LoraConfig(r=4, lora_alpha=8, target_modules=PROJECTIONS, task_type="CAUSAL_LM", init_lora_weights=False)
+    prompt = Prompt.for_tokenizer(tokenizer)
+    return str(tmp_path / "wide"), save_adapter(
+        get_peft_model(model, config), prompt, tmp_path / "own", base=str(tmp_path / "wide")
+    )
+
+
+def test_a_base_is_not_rounded_on_the_way_to_the_reference_or_the_merge(wide, tmp_path):
+    base, adapter = wide
+    before, lora, name = weights_of(base), load_file(adapter / WEIGHTS), "model.layers.0.self_attn.q_proj"
+    adapted = adapted_model(base, adapter)[0]
+    assert torch.equal(adapted.get_parameter(f"base_model.model.{name}.base_layer.weight"), before[f"{name}.weight"])
+    a, b = (lora[f"base_model.model.{name}.lora_{which}.weight"] for which in "AB")
+    exact = (before[f"{name}.weight"] + 2.0 * (b @ a)).to(torch.float16)
+    after = weights_of(save_merged(base, adapter, tmp_path / "merged", torch.float16))
+    assert torch.equal(after[f"{name}.weight"], exact)
+    shared = TransformersBackend.load(base, {"tuned": adapter})["base"].model
+    assert torch.equal(shared.get_input_embeddings().weight, before["model.embed_tokens.weight"])
+    served = transformers_batch(ServingSettings(model=base, tuned=False, dtype="float32", template="seed")).model
+    assert torch.equal(served.get_input_embeddings().weight, before["model.embed_tokens.weight"])
+
+
+def test_adapters_beside_a_base_in_bfloat16_leave_it_as_it_is_alone(base, adapter, monkeypatch):
+    """A cast of the whole model would round its rotation angles, too, which are kept in float32."""
+    monkeypatch.setattr("helpers.course.machine.detect_machine", lambda: replace(detect_machine(), bf16=True))
+    alone = TransformersBackend.load(base, dtype="auto")["base"]
+    prompts = [alone.prompt.prompt_ids("긴 질문입니다. " * 20 + question) for question, _ in probe_questions(4)]
+    said = alone.likelihoods(prompts, [[50, 60], [70]])
+    for dtype in ("auto", "bfloat16"):
+        shared = TransformersBackend.load(base, {"tuned": adapter}, dtype=dtype)
+        assert torch.equal(shared["base"].likelihoods(prompts, [[50, 60], [70]]), said)
+        assert not torch.equal(shared["tuned"].likelihoods(prompts, [[50, 60], [70]]), said)
+        assert {weight.dtype for weight in shared["base"].model.parameters()} == {torch.bfloat16}
+
+
+OPENED = {
+    "reference": lambda base, adapter, folder: adapted_model(base, adapter),
+    "merge": lambda base, adapter, folder: save_merged(base, adapter, folder),
+    "backend": lambda base, adapter, folder: TransformersBackend.load(base, {"tuned": adapter}),
+    "training": lambda base, adapter, folder: by_peft(load_language_model(base)[1], base, adapter),
+    "server": lambda base, adapter, folder: transformers_batch(
+        ServingSettings(model=base, tuned=False, template="seed", adapters={"tuned": adapter})
+    ),
+}
+
+
+@pytest.mark.parametrize("opened", OPENED)
+def test_a_damaged_adapter_is_not_loaded(opened, base, adapter, tmp_path):
+    copied = save_lora(adapter, tmp_path / "copy")
+    write_checksums(copied)
+    OPENED[opened](base, copied, tmp_path / "merged")
+    content = bytearray((copied / WEIGHTS).read_bytes())
+    content[-1] ^= 1
+    (copied / WEIGHTS).write_bytes(content)
+    with pytest.raises(InputError, match=r"damaged or altered[\s\S]*adapter_model"):
+        OPENED[opened](base, copied, tmp_path / "merged")
+
+
+def test_a_damaged_merged_model_is_not_loaded(base, adapter, tmp_path):
+    merged = save_merged(base, adapter, tmp_path / "merged")
+    write_checksums(merged)
+    content = bytearray((merged / "model.safetensors").read_bytes())
+    content[-1] ^= 1
+    (merged / "model.safetensors").write_bytes(content)
+    with pytest.raises(InputError, match="damaged or altered"):
+        LocalModel.load(merged)
+
+
+def test_unsloths_process_gets_the_memory_that_this_one_no_longer_uses(adapter, tmp_path, monkeypatch):
+    class Model:
+        pass
+
+    gone = Model()
+    gone.itself, seen = gone, weakref.ref(gone)  # a cycle: only the collector frees it
+
+    def start(*_, **__):
+        assert seen() is None
+        return SimpleNamespace(returncode=1, stderr="not started")
+
+    monkeypatch.setattr(subprocess, "run", start)
+    gc.disable()
+    del gone
+    try:
+        assert seen() is not None
+        with pytest.raises(InputError, match="not started"):
+            save_by_unsloth(adapter, tmp_path)
+    finally:
+        gc.enable()
 
 
 def test_the_report_says_from_what_an_export_was_made_and_that_one_engine_refused_it(gate, base, adapter, tmp_path):
@@ -212,6 +322,48 @@ def test_another_answer_is_admitted_only_where_two_tokens_tie(gate, merged):
         assert agreement.equal_answers == pytest.approx(5 / 6) and len(agreement.reasons(TOLERANCE)) == reasons
     shorter = [gate.answers[0][:-1], *gate.answers[1:]]
     assert "other greedy answers to 17%" in str(gate.compare(Says(gate, merged, answers=shorter)).reasons(TOLERANCE))
+
+
+def test_a_tolerance_of_ones_own_decides_on_differences_and_on_ties(gate, merged):
+    off = [[value + 0.5 * TOLERANCE for value in row] for row in gate.log_probs]
+    other = [[(answer[0] + 1) % 8000, *answer[1:]] for answer in gate.answers[:1]] + gate.answers[1:]
+    gate.admit("near", Says(gate, merged, log_probs=off))
+    with pytest.raises(InputError, match="log-probabilities differ"):
+        replace(gate, tolerance=0.25 * TOLERANCE).admit("far", Says(gate, merged, log_probs=off))
+    tied = replace(gate, margins=[[1.9 * TOLERANCE] * len(gate.margins[0]), *gate.margins[1:]])
+    assert tied.compare(Says(gate, merged, answers=other)).ties == pytest.approx(1 / 6)
+    assert replace(tied, tolerance=0.5 * TOLERANCE).compare(Says(gate, merged, answers=other)).ties == 0
+
+
+def test_another_vocabulary_is_refused_though_no_probe_touches_it(gate, merged):
+    same = Says(gate, merged)
+    same.prompt.tokenizer.add_tokens(["<new>"])
+    agreement = gate.compare(same)
+    assert agreement.equal_ids < 1 and agreement.difference == 0
+    assert "other token ids for 17% of the questions" in agreement.reasons(TOLERANCE)
+
+
+def test_the_texts_to_compare_may_not_stop_early(merged):
+    told = []
+
+    class Model(LocalModel):
+        def generate(self, prompts, max_new_tokens, **how):
+            told.append(how)
+            return super().generate(prompts, max_new_tokens, **how)
+
+    loaded = LocalModel.load(merged)
+    ExportGate.against(Model(loaded.model, loaded.prompt), probe_questions(2), tolerance=TOLERANCE, max_new_tokens=3)
+    assert told == [{}, {"min_new_tokens": 3}]
+
+
+@pytest.mark.parametrize(("written", "kept"), [([50, 3, 60, 3], [50, 3]), ([50, 60], [50, 60])])
+def test_an_answer_ends_with_its_first_stop_token(merged, written, kept):
+    model = SimpleNamespace(
+        device="cpu", generate=lambda input_ids, **_: torch.tensor([input_ids[0].tolist() + written])
+    )
+    prompt = Prompt.load(merged)
+    assert prompt.stop_ids == (3,)
+    assert generate_ids(model, prompt, [[2, 7]], max_new_tokens=4) == [kept]
 
 
 def test_the_merge_undone_is_the_base(gate, base, adapter, merged, tmp_path):

@@ -1,5 +1,7 @@
 """The fast label likelihood against the naive one: equal in float32 for any prompts and labels, and never by accident."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from transformers import MistralConfig, MistralForCausalLM
@@ -7,9 +9,9 @@ from transformers import MistralConfig, MistralForCausalLM
 from helpers.course.errors import InputError
 from helpers.instruct import likelihood
 from helpers.instruct.label_tree import LabelTree
-from helpers.instruct.likelihood import label_likelihoods, naive_likelihoods
+from helpers.instruct.likelihood import label_likelihoods, naive_likelihoods, room_of
 from helpers.instruct.shared_beginnings import families, shared_prefix
-from helpers.instruct.tree_scoring import score_labels
+from helpers.instruct.tree_scoring import batches, score_labels
 
 LABELS = {
     "one token each": [[7], [9]],
@@ -67,6 +69,23 @@ def test_rows_that_begin_alike_are_read_once_and_score_the_same(model, monkeypat
         fast = label_likelihoods(model, prompts, LABELS["one and three"], batch_tokens=batch_tokens)
         torch.testing.assert_close(fast, naive, atol=1e-4, rtol=0)
         assert sum(lengths) == 4 * (4 + 1 + 7 + 3) + 5 + 14  # premises are not in it
+
+
+@pytest.mark.parametrize("batch_tokens", [60, 100, 4096])
+def test_a_batch_holds_no_more_than_batch_tokens_with_what_its_rows_share(model, monkeypatch, batch_tokens):
+    premises, hypotheses = prompts_of([9, 12, 10, 8], list(range(3, 23))), prompts_of([4, 1, 7, 3], [])
+    prompts = [one + other for one in premises for other in hypotheses] + prompts_of([5, 14, 6, 9], list(range(3, 23)))
+    held, forward = [], model.forward
+
+    def watched(*args, **told):
+        done = forward(*args, **told)
+        held.append(tuple(done.past_key_values.layers[0].keys.shape[::2]))  # (rows, tokens)
+        return done
+
+    monkeypatch.setattr(model, "forward", watched)
+    label_likelihoods(model, prompts, LABELS["one and three"], batch_tokens=batch_tokens)
+    assert all(rows * tokens <= batch_tokens for rows, tokens in held)
+    assert max(rows for rows, _ in held) > 1  # and yet it reads in batches
 
 
 @pytest.mark.parametrize("part", ["mask", "positions", "order"])
@@ -143,6 +162,23 @@ def test_shared_prefix_leaves_every_row_a_token():
 def test_what_cannot_be_scored_is_named(model, prompts, labels, what):
     with pytest.raises(InputError, match=what):
         label_likelihoods(model, prompts, labels)
+
+
+def test_an_attention_that_takes_no_mask_is_refused(model, monkeypatch):
+    monkeypatch.setattr(model.config, "_attn_implementation", "flash_attention_2")
+    with pytest.raises(InputError, match=r"(?s)no mask of our own.*flash_attention_2"):
+        label_likelihoods(model, [[2, 3]], [[7]])
+
+
+def test_the_room_of_a_model_is_the_narrower_of_its_limits():
+    for window, room in ((16, 16), (None, 64), (128, 64)):
+        config = MistralConfig(max_position_embeddings=64, sliding_window=window)
+        assert room_of(SimpleNamespace(config=config)) == room
+
+
+def test_batches_hold_rows_of_like_length_and_no_more_tokens_than_they_may():
+    assert list(batches([5, 9, 2, 9, 4], 18)) == [[1, 3], [0, 4, 2]]
+    assert list(batches([30, 2], 18)) == [[0], [1]]
 
 
 def test_families_hold_every_row_once():

@@ -40,6 +40,15 @@ def test_a_batch_gives_the_answers_of_one_question_at_a_time(base):
     assert model.training is False
 
 
+def test_the_longest_questions_come_first(base, monkeypatch):
+    """What does not fit into memory fails in the first batch, not in the last."""
+    model, prompt = base
+    widths, generate = [], model.generate
+    monkeypatch.setattr(model, "generate", lambda **told: widths.append(told["input_ids"].shape[1]) or generate(**told))
+    answers(model, prompt, product_rows(6), max_new_tokens=1, batch_size=2)
+    assert len(widths) == 3 and widths == sorted(widths, reverse=True) and widths[0] > widths[-1]
+
+
 def test_a_model_is_loaded_in_the_precision_that_is_asked_for():
     as_stored, in_4_bits = (load_language_model(BASE, torch.float32, load_in_4bit=four)[1] for four in (False, True))
     assert as_stored.dtype == torch.float32 and not as_stored.training

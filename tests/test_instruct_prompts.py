@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import processors
 from transformers import AutoTokenizer
 
 from helpers.course.errors import InputError
@@ -91,6 +92,9 @@ def test_a_first_turn_with_its_answer_is_the_training_row(prompt):
 def test_a_system_text_goes_in_front_and_can_be_replaced(prompt):
     strict = Prompt.for_tokenizer(prompt.tokenizer, prompt.template, system="짧게 답해 주세요.")
     with_system = strict.prompt_ids("눈은 왜 하얘?")
+    assert with_system == prompt.prompt_ids(
+        "눈은 왜 하얘?", system=unicodedata.normalize("NFD", " 짧게 답해 주세요.\n")
+    )
     assert with_system != prompt.prompt_ids("눈은 왜 하얘?") == strict.prompt_ids("눈은 왜 하얘?", system="")
     assert with_system == prompt.prompt_ids("눈은 왜 하얘?", system="짧게 답해 주세요.")
     messages = [{"role": "system", "content": "짧게 답해 주세요."}, {"role": "user", "content": "눈은 왜 하얘?"}]
@@ -108,7 +112,14 @@ def test_an_answer_is_cut_at_its_stop_token_and_read_back(prompt):
     assert prompt.answer_text(answer) == "정답은 서울입니다."
     assert prompt.answer_text([*answer, *answer]) == "정답은 서울입니다."  # what comes after the stop does not count
     assert prompt.answer_text(torch.tensor([*answer, prompt.pad_id])) == "정답은 서울입니다."
+    assert prompt.answer_text([prompt.pad_id, prompt.bos_id, *answer[:-1], prompt.pad_id]) == "정답은 서울입니다."
     assert prompt.ended(answer) and not prompt.ended(answer[:-1])
+
+
+def test_an_answer_is_spelled_as_it_stands_behind_its_question(prompt):
+    example, spelled = prompt.example("?", "긍정"), prompt.spelled(" 긍정\n")
+    front, both = (prompt.tokenizer.decode(ids) for ids in (prompt.prompt_ids("?"), example.input_ids[:-1]))
+    assert both == front + spelled and spelled == " 긍정"
 
 
 def test_special_tokens_in_a_text_do_not_work():
@@ -130,6 +141,10 @@ def test_markers_of_turns_in_a_text_do_not_work_however_they_were_added(named):
             chat.prompt_ids(text)
         with pytest.raises(InputError, match="special tokens"):
             chat.prompt_ids("안녕", system=text)
+        for turns in ((text, "네.", "안녕"), ("안녕", text, "안녕")):
+            roles = ("user", "assistant", "user")
+            with pytest.raises(InputError, match="special tokens"):
+                chat.message_ids([{"role": role, "content": each} for role, each in zip(roles, turns, strict=True)])
     seed = Prompt.for_tokenizer(tokenizer_of(CHATML, named))
     assert max(seed.prompt_ids("끝<|im_end|>")) < 8192  # text as text
 
@@ -205,6 +220,14 @@ def test_a_tokenizer_of_other_ids_is_refused(tmp_path):
     other.add_tokens(["질문"])
     with pytest.raises(InputError, match="does not fit"):
         Prompt.load(tmp_path, other)
+
+
+def test_a_bos_that_the_tokenizer_does_not_write_is_not_written():
+    tokenizer = tokenizer_of()
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(single="$A", pair="$A $B")
+    prompt = Prompt.for_tokenizer(tokenizer)
+    assert tokenizer.bos_token_id == 2 and prompt.bos_id is None
+    assert prompt.prompt_ids("가") == Prompt.for_tokenizer(tokenizer_of()).prompt_ids("가")[1:]
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,32 @@ def test_no_question_stands_on_both_sides():
     assert split_by_question([*rows, *small], 0.2, 2, seed=1)[1] == small  # the others do not fit and are passed over
 
 
+def test_a_limit_draws_rows_by_the_seed(tmp_path):
+    path = write(tmp_path / "rows.jsonl", *({"instruction": f"숫자 {n}", "output": f"{n}입니다."} for n in range(20)))
+    rejects = Rejects(tmp_path / "out.jsonl")
+    every, five, again, other = (read_rows(path, rejects, *told) for told in ((20,), (5,), (5,), (5, 14)))
+    assert len(every) == 20 and len(five) == 5 and all(row in every for row in five)
+    assert five == again != other and five != every[:5]
+
+
+def test_a_question_is_instruction_and_input_without_their_spaces():
+    row = {"instruction": "요약해 줘.", "input": "", "output": "답", "task": ""}
+    rows = [row | {"input": "가"}, row | {"input": "나"}, row | {"instruction": " 요약해 줘.\n", "input": "가 "}]
+    for seed in range(8):
+        train, aside = ({one["input"].strip() for one in side} for side in split_by_question(rows, 0.5, 5, seed))
+        assert len(train) == len(aside) == 1 and train != aside
+    for share in (0.01, 1.0):  # at least one question is kept aside, and one is left
+        assert all(split_by_question(rows, share, 5, seed=1))
+
+
+def test_a_row_may_be_as_long_as_is_allowed(prompt):
+    rows = [{"instruction": "말해 줘.", "input": "", "output": "네, 알겠습니다.", "task": ""}]
+    longest = len(prompt.example("말해 줘.", "네, 알겠습니다.").input_ids)
+    assert to_examples(rows, prompt, longest)[0] == rows
+    with pytest.raises(InputError, match="no row fits"):
+        to_examples(rows, prompt, longest - 1)
+
+
 def test_validation_questions_are_taken_out_of_training(tmp_path):
     rows = [{"instruction": f"질문 {n}", "input": "", "output": "답", "task": ""} for n in range(4)]
     rejects = Rejects(tmp_path / "out.jsonl")

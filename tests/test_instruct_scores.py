@@ -76,6 +76,7 @@ def test_what_is_no_label_is_wrong_and_the_seeds_rule_drops_it():
     assert scores.rows == 10 and scores.coverage == 0.7 and scores.accuracy == 0.6
     told = [NO_LABEL if label is None else label for label in SAID]
     assert scores.macro_f1 == f1_score(GOLD, told, labels=["a", "b", "c"], average="macro")
+    assert scores.weighted_f1 == f1_score(GOLD, told, labels=["a", "b", "c"], average="weighted") != scores.macro_f1
     kept = [(a, b) for a, b in zip(GOLD, SAID, strict=True) if b]
     gold, said = zip(*kept, strict=True)
     assert scores.macro_f1_dropped == f1_score(gold, said, average="macro") > scores.macro_f1 + 0.1
@@ -111,7 +112,10 @@ def test_the_interval_is_that_of_drawing_rows():
         f1.append(f1_score(some, other, average="macro"))
     low, high = interval(gold, said, ["a", "b"], draws=4000)
     assert (low, high) == pytest.approx(tuple(np.quantile(f1, [0.025, 0.975])), abs=0.02)
+    half = interval(gold, said, ["a", "b"], draws=4000, level=0.5)
+    assert half == pytest.approx(tuple(np.quantile(f1, [0.25, 0.75])), abs=0.01)
     assert interval(gold, said, ["a", "b"]) == interval(gold, said, ["a", "b"])
+    assert interval(gold, said, ["a", "b"]) != interval(gold, said, ["a", "b"], seed=14)
     assert high - low < interval(gold[:50], said[:50], ["a", "b"])[1] - interval(gold[:50], said[:50], ["a", "b"])[0]
 
 

@@ -1,12 +1,21 @@
 """Settings of instruction tuning: KOSITP's JSON files load as they are, and a wrong key is named."""
 
 import json
+import math
 
 import pytest
+from trl import pack_dataset
 
 from helpers.course.errors import InputError
-from helpers.course.paths import REPOSITORY
+from helpers.course.paths import REPOSITORY, repository_path
+from helpers.course.settings import PROFILES
+from helpers.instruct.models import load_tokenizer
+from helpers.instruct.product_rows import product_rows
+from helpers.instruct.prompts import Prompt
+from helpers.instruct.rows import split_by_question, to_examples
 from helpers.instruct.settings import SEVEN_PROJECTIONS, InstructionSettings
+from helpers.instruct.sft import as_dataset
+from helpers.instruct.tuning import BASE
 
 SEEDS_FILE = {
     "train_path": "data/train.jsonl",
@@ -94,6 +103,20 @@ def test_a_wrong_key_or_value_is_named(tmp_path, change, words):
         load(tmp_path, **change)
     for word in words:
         assert word in str(raised.value)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_profile_takes_steps_enough_on_the_courses_own_rows(profile):
+    """With products alone, as where lesson 06 has not run; packed, they are hardly more sequences than a step takes."""
+    settings = InstructionSettings.load(profile=profile, smoke=False)
+    prompt = Prompt.for_tokenizer(load_tokenizer(str(repository_path(BASE))))
+    rows = product_rows(settings.max_rows, settings.seed)
+    rows, _ = split_by_question(rows, settings.val_share, settings.max_val_rows, settings.seed)
+    rows = as_dataset(to_examples(rows, prompt, settings.max_seq_length)[1])
+    if settings.packing:
+        rows = pack_dataset(rows, settings.max_seq_length)
+    steps = math.ceil(len(rows) / settings.rows_a_step) * settings.num_train_epochs
+    assert steps >= 5 * settings.eval_steps and steps >= 10 * settings.warmup_steps
 
 
 @pytest.mark.parametrize("name", ["solar", "mistral"])

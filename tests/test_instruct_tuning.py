@@ -1,11 +1,14 @@
-"""Tuning: killed runs, checkpoints, labels left alone, adapters that move; and the adapter that other lessons start from."""
+"""Tuning: killed runs, labels left alone, adapters that move; and the adapter that other lessons start from."""
 
 import json
+import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,15 +17,13 @@ from trl import pack_dataset
 
 from helpers.course.errors import InputError
 from helpers.course.paths import REPOSITORY, repository_path
-from helpers.instruct import dpo_run, tuning
+from helpers.instruct import depth, models, sft, tuning
 from helpers.instruct.adapters import CARD_FILE, base_of, belongs_to, need_adapter_for
-from helpers.instruct.checkpoints import mark, resumable, run_fingerprint
-from helpers.instruct.dpo_settings import DpoSettings
 from helpers.instruct.engine import Engine
 from helpers.instruct.models import load_language_model
 from helpers.instruct.prompts import IGNORED, Example, Prompt
 from helpers.instruct.settings import InstructionSettings
-from helpers.instruct.sft import as_dataset, same_labels
+from helpers.instruct.sft import as_dataset, same_labels, trainer_arguments
 from helpers.instruct.tuning import BASE, need_layers, tuned_adapter
 from helpers.serving.vllm_batch import VllmBatch
 from tests.instruct_run import ADAPTER, KILLED_AT
@@ -62,6 +63,38 @@ def test_an_adapter_is_found_again_and_an_old_one_is_not_taken(adapter, monkeypa
         need_adapter_for(repository_path(BASE), BASE)
 
 
+def test_an_adapter_is_replaced_whole_or_kept(adapter, monkeypatch):
+    from helpers.instruct.smallest import train_smallest
+
+    move = os.replace
+
+    def refuse(source, target):
+        if Path(source) == adapter:
+            raise PermissionError(13, "in use")
+        move(source, target)
+
+    monkeypatch.setattr(os, "replace", refuse)
+    before = (adapter / "adapter_model.safetensors").read_bytes()
+    with pytest.raises(InputError, match="could not be replaced"):
+        train_smallest(adapter, steps=1)
+    assert (adapter / "adapter_model.safetensors").read_bytes() == before and belongs_to(adapter, BASE)
+
+
+def test_a_deeper_copy_is_made_once_and_whole(tmp_path, monkeypatch):
+    asked, load = [], models.load_language_model
+    monkeypatch.setattr(models, "load_language_model", lambda name: asked.append(name) or load(name))
+    folder = depth.save_up_scaled(BASE, 2, tmp_path / "base")
+    assert json.loads((folder / "config.json").read_text())["num_hidden_layers"] == 12
+    assert depth.save_up_scaled(BASE, 2, folder) == folder and asked == [BASE]
+    with monkeypatch.context() as cut:
+        cut.setattr(type(load(BASE)[0]), "save_pretrained", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            depth.save_up_scaled(BASE, 3, folder)
+    assert json.loads((folder / "config.json").read_text())["num_hidden_layers"] == 12
+    depth.save_up_scaled(BASE, 3, folder)
+    assert json.loads((folder / "config.json").read_text())["num_hidden_layers"] == 10
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """A run that was left alone, a second time after its end, and one that was killed three times; what each said."""
@@ -76,7 +109,7 @@ def runs(tmp_path_factory):
 
 
 def test_a_run_killed_three_times_ends_at_bitwise_the_same_adapter(runs):
-    """Between checkpoints, while a checkpoint is half written, and just before the end; LoRA dropout draws included."""
+    """Between checkpoints, while a checkpoint is half written, and just before the end; dropout's and NEFTune's draws, too."""
     whole, killed, said = runs
     assert said[0] == {"status": 0, "resumed_from": 0, "steps": 6}
     assert said[2:6] == [{"status": -signal.SIGKILL}] * 3 + [{"status": 0, "resumed_from": 4, "steps": 6}]
@@ -94,7 +127,7 @@ def test_a_finished_run_starts_anew_and_ends_the_same(runs):
 def test_the_trainer_learns_our_labels_packed_or_not(runs):
     said = runs[2][6]
     assert said["status"] == 0 and said["as given"] is True
-    assert 1 <= said["packed rows"] <= said["rows"]  # Unsloth does not pack on a CPU
+    assert said["packed rows"] == said["rows"]  # Unsloth does not pack on a CPU, and says nothing
     examples = [Example([1, 5, 6], [IGNORED, 5, 6]), Example([1, 7], [IGNORED, 7])] * 4
     packed = pack_dataset(as_dataset(examples), 10)  # what trl does on a GPU
     assert len(packed) < len(examples)
@@ -104,57 +137,39 @@ def test_the_trainer_learns_our_labels_packed_or_not(runs):
 def test_four_rows_at_once_are_two_rows_twice(runs):
     """A token counts the same in either: the mean is over the step's tokens, not over passes."""
     said = runs[2][6]
-    assert said["2 x 2"] == pytest.approx(said["4 x 1"], rel=0.02)
-    assert said["4 x 1"][0] != pytest.approx(said["4 x 1"][1], rel=0.02)
+    one, other = said["4 x 1"]["losses"], said["2 x 2"]["losses"]
+    assert other == pytest.approx(one, rel=0.02)
+    assert one[0] != pytest.approx(one[1], rel=0.02)
 
 
-def checkpoint(folder, step, whole=True):
-    path = folder / f"checkpoint-{step}"
-    path.mkdir(parents=True)
-    (path / "trainer_state.json").write_text(f'{{"global_step": {step}}}' if whole else '{"glob')
-    return path
+def test_activations_are_kept_or_computed_twice_as_the_settings_say(runs):
+    """Forwards of one layer in two steps; the losses are the same."""
+    kept, twice = runs[2][6]["4 x 1"], runs[2][6]["checkpointed"]
+    assert (kept["forwards"], twice["forwards"]) == (2, 4)
+    assert twice["losses"] == pytest.approx(kept["losses"], rel=0.02)
 
 
-def test_only_whole_checkpoints_of_the_same_run_are_taken(tmp_path, capsys):
-    run = {"lora_r": "8", "rows": "a"}
-    mark(tmp_path, run, finished=False)
-    second, third = checkpoint(tmp_path, 20), checkpoint(tmp_path, 100, whole=False)
-    first = checkpoint(tmp_path, 3)
-    assert resumable(tmp_path, run) == second
-    assert not third.exists() and first.exists() and not capsys.readouterr().out
-    mark(tmp_path, run, finished=True)
-    assert resumable(tmp_path, run) is None and not list(tmp_path.glob("checkpoint-*"))
-    assert not list(tmp_path.glob("old-*"))
+class Packing:
+    """In SFTTrainer's place: it packs the rows, as trl does on a GPU."""
+
+    def __init__(self, train_dataset, args, **_):
+        self.train_dataset, self.callbacks = pack_dataset(train_dataset, args.max_length), []
+
+    def remove_callback(self, _):
+        pass
+
+    def add_callback(self, callback):
+        self.callbacks.append(callback)
 
 
-def test_checkpoints_of_another_run_are_moved_aside_and_what_differs_is_named(tmp_path, capsys):
-    unknown = checkpoint(tmp_path, 7)
-    assert resumable(tmp_path, {"lora_r": "8", "rows": "a"}) is None and not unknown.exists()
-    assert (tmp_path / "old-1/checkpoint-7/trainer_state.json").is_file()
-    assert "not known" in capsys.readouterr().out
-    ours = checkpoint(tmp_path, 20)
-    assert resumable(tmp_path, {"lora_r": "4", "rows": "a"}) is None and not ours.exists()
-    assert "other lora_r are now in" in capsys.readouterr().out
-    again = tmp_path / "old-2"
-    assert resumable(again, {"lora_r": "8", "rows": "a"}) == again / "checkpoint-20"  # nothing is lost
-
-
-def test_a_fingerprint_knows_settings_rows_and_labels():
-    one, other = Example([1, 2], [IGNORED, 2]), Example([1, 2], [1, 2])
-    base = run_fingerprint({"lora_r": 8}, [one])
-    assert base == run_fingerprint({"lora_r": 8}, [one])
-    assert base != run_fingerprint({"lora_r": 4}, [one]) and base["rows"] != run_fingerprint({}, [other])["rows"]
-
-
-def test_a_run_goes_on_under_settings_that_do_not_shape_the_weights():
-    for settings, left_out in (
-        (InstructionSettings, tuning.NOT_IN_THE_WEIGHTS),
-        (DpoSettings, dpo_run.NOT_IN_THE_WEIGHTS),
-    ):
-        assert left_out <= settings.model_fields.keys()
-        for name in ("lora_r", "learning_rate", "seed", "beta", "max_steps", "loss_type", "optim"):
-            assert name not in left_out
-    assert {"eval_batch_size", "save_total_limit", "ranks", "short_steps"} <= tuning.NOT_IN_THE_WEIGHTS
+def test_the_pace_counts_all_that_a_packed_row_holds(monkeypatch):
+    monkeypatch.setattr(sft, "SFTTrainer", Packing)
+    settings = InstructionSettings.load(smoke=False, dtype="float32", packing=True, max_seq_length=32)
+    examples = [Example([1] + [5] * 7, [IGNORED] + [5] * 7)] * 32  # four in a packed row
+    model = SimpleNamespace(dtype=torch.float32)
+    trainer = sft.make_trainer(model, SimpleNamespace(tokenizer=None), examples, examples, settings)
+    assert len(trainer.train_dataset) == 8
+    assert trainer.callbacks[0]._tokens_a_step == 32 * settings.rows_a_step
 
 
 def test_labels_that_a_library_changed_are_noticed():
@@ -163,6 +178,19 @@ def test_labels_that_a_library_changed_are_noticed():
     same_labels(as_dataset([Example([1, 5, 6, 1, 7], [IGNORED, 5, 6, IGNORED, 7])]), examples)  # packed
     with pytest.raises(RuntimeError, match="changed the labels"):
         same_labels(as_dataset([Example([1, 5, 6], [1, 5, 6]), examples[1]]), examples)
+    with pytest.raises(RuntimeError, match="changed the labels"):  # as many, but another
+        same_labels(as_dataset([Example([1, 5, 6], [IGNORED, 5, 7]), examples[1]]), examples)
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_settings_reach_the_trainer_under_its_names(packing, tmp_path):
+    told = dict(packing=packing, group_by_length=True, max_seq_length=96, eval_batch_size=3)
+    settings = InstructionSettings.load(output_dir=tmp_path, load_best_model_at_end=True, **told)
+    arguments = trainer_arguments(settings, torch.float32)
+    assert (arguments.max_length, arguments.packing, arguments.per_device_eval_batch_size) == (96, packing, 3)
+    assert arguments.dataset_kwargs == {"skip_prepare_dataset": not packing}
+    assert arguments.train_sampling_strategy == ("random" if packing else "group_by_length")
+    assert (arguments.metric_for_best_model, arguments.greater_is_better) == ("eval_loss", False)
 
 
 def test_an_adapter_of_another_base_is_not_made_unasked(monkeypatch):

@@ -9,7 +9,8 @@ from helpers.course.files import read_jsonl, sample_data
 from helpers.course.rejects import Rejects
 from helpers.data.benchmarks import BENCHMARKS, read_benchmark
 from helpers.instruct.backends import TransformersBackend
-from helpers.instruct.choosing import LabelChoice, generate_ids
+from helpers.instruct.choosing import LabelChoice
+from helpers.instruct.generation import generate_ids
 from helpers.instruct.likelihood import naive_likelihoods
 from helpers.instruct.prompts import Prompt
 from helpers.instruct.questions import TASKS, task_named

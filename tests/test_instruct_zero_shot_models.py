@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -92,6 +93,44 @@ def test_three_models_are_one_in_memory_and_answer_as_each_alone(tmp_path):
         assert one.facts == own.facts
         found.append(tuple(one.likelihoods(prompts, labels).flatten().tolist()))
     assert found[0] == found[4] and found[1] == found[3] and len(set(found)) == 3
+
+
+def test_vllm_is_told_all_that_the_settings_say(monkeypatch, tmp_path):
+    told = {}
+
+    class FakeEngine:
+        def __init__(self, model, **options):
+            told.update(options)
+            self.context = options["context"]
+            config = SimpleNamespace(
+                model_config=SimpleNamespace(dtype=torch.float16),
+                scheduler_config=SimpleNamespace(
+                    max_num_seqs=options["at_once"], max_num_batched_tokens=options["batch_tokens"]
+                ),
+            )
+            self.llm = SimpleNamespace(llm_engine=SimpleNamespace(vllm_config=config))
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr("helpers.instruct.engine.Engine", FakeEngine)
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", None)  # it would import mistral_common
+    knobs = dict(batch_size=7, batch_tokens=320, max_model_len=640, gpu_memory_utilization=0.3, dtype="float16")
+    settings = ZeroShotSettings.load(backend="vllm", output_dir=tmp_path, **knobs)
+    base = models_to_ask(settings, {})["base"]
+    wanted = {"at_once": 7, "batch_tokens": 320, "context": 640, "memory_share": 0.3, "dtype": "float16"}
+    assert wanted.items() <= told.items()
+    assert (base.room, base.facts["batch_size"], base.facts["batch_tokens"]) == (640, 7, 320)
+
+
+def test_weights_in_4_bits_are_asked_for_kept_and_said():
+    model = models_to_ask(asked(CHOOSER).changed(load_in_4bit=True))["chooser"]
+    assert model.facts["dtype"] == "4 bits, computed in float32"
+    prompts, labels = [model.prompt.prompt_ids("사과는 무슨 색?")], [[7], [9, 11]]
+    exact = TransformersBackend.load(asked(CHOOSER).model, {"chooser": CHOOSER})["chooser"].likelihoods(prompts, labels)
+    assert 1e-3 < (model.likelihoods(prompts, labels) - exact).abs().max() < 5
+    with pytest.raises(InputError, match="load_in_4bit goes with backend transformers"):
+        ZeroShotSettings.load(load_in_4bit=True, backend="vllm")
 
 
 def test_what_an_adapter_learned_is_what_it_left(tmp_path):

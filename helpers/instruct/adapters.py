@@ -7,6 +7,7 @@ import io
 import json
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,11 +52,29 @@ def base_of(folder: str | Path) -> str:
     return _findable(json.loads((Path(folder) / CARD_FILE).read_text(encoding="utf-8"))["base"])
 
 
-def by_peft(model: PreTrainedModel, base: str, folder: str | Path) -> PeftModel:
-    """The adapter over ``model``, which is ``base``, as peft loads it, ready to learn on."""
+def with_adapters(
+    model: PreTrainedModel, folders: Mapping[str, str | Path], **told: Any
+) -> PreTrainedModel | PeftModel:
+    """``model`` under the adapters in ``folders``, by the names that peft will call them; without any, itself.
+
+    Each is verified where SHA256SUMS lies beside it (:class:`InputError`), and held in the precision of the model's own
+    matrices, unless ``told`` (of peft's ``from_pretrained``) has ``autocast_adapter_dtype=True``: then in float32.
+    """
     from peft import PeftModel
 
-    adapted = PeftModel.from_pretrained(model, str(folder), is_trainable=True)
+    told = {"autocast_adapter_dtype": False} | told
+    for name, folder in folders.items():
+        verify_where_listed(folder)
+        if isinstance(model, PeftModel):
+            model.load_adapter(str(folder), name, **told)
+        else:
+            model = PeftModel.from_pretrained(model, str(folder), name, **told)
+    return model
+
+
+def by_peft(model: PreTrainedModel, base: str, folder: str | Path) -> PeftModel:
+    """The adapter over ``model``, which is ``base``, as peft loads it, ready to learn on (in float32)."""
+    adapted = with_adapters(model, {"default": folder}, is_trainable=True, autocast_adapter_dtype=True)
     for config in adapted.peft_config.values():
         config.base_model_name_or_path = _findable(base)  # peft reads the base's settings at every checkpoint
     return adapted

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
 
-import torch
 from torch import Tensor
 
 from helpers.course.paths import short_path
-from helpers.instruct.choosing import generate_ids
+from helpers.instruct.adapters import with_adapters
+from helpers.instruct.generation import generate_ids
 from helpers.instruct.likelihood import BATCH_TOKENS, label_likelihoods, room_of
 from helpers.instruct.models import load_language_model
 from helpers.instruct.prompts import Prompt
@@ -56,10 +56,11 @@ class TransformersBackend:
     ) -> None:
         self._model, self.prompt, self._adapter, self.room = model.eval(), prompt, adapter, room_of(model)
         self._batch_size, self._batch_tokens = batch_size, batch_tokens
+        dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
         self.facts = {
             "model": name,
             "backend": "transformers",
-            "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
+            "dtype": f"4 bits, computed in {dtype}" if getattr(model, "is_loaded_in_4bit", False) else dtype,
             "batch_size": batch_size,
             "batch_tokens": batch_tokens,
             "template": prompt.template,
@@ -83,23 +84,23 @@ class TransformersBackend:
         adapters: Mapping[str, Path] | None = None,
         *,
         dtype: str = "float32",
+        load_in_4bit: bool = False,
         template: str = "seed",
         batch_size: int = 32,
         batch_tokens: int = BATCH_TOKENS,
     ) -> dict[str, Self]:
         """``{"base": ...}`` and one for each adapter by its name, over the same weights, which are in memory once.
 
-        An adapter is asked by the prompt that lies beside it. ``dtype`` auto: the machine's.
+        An adapter is asked by the prompt that lies beside it. ``dtype``, ``load_in_4bit``: see :func:`load_language_model`.
         """
-        tokenizer, model = load_language_model(base)
-        model = model if dtype == "auto" else model.to(getattr(torch, dtype))
+        adapters = adapters or {}
+        tokenizer, model = load_language_model(base, dtype, load_in_4bit=load_in_4bit)
+        model = with_adapters(model, adapters)
         name = short_path(Path(base)) if Path(base).is_dir() else base
         told = {"batch_size": batch_size, "batch_tokens": batch_tokens}
-        for which, adapter in (adapters or {}).items():
-            model = _with_adapter(model, which, adapter)
         own = {
             which: cls(model, Prompt.load(adapter), name=f"{name} + {short_path(adapter)}", adapter=which, **told)
-            for which, adapter in (adapters or {}).items()
+            for which, adapter in adapters.items()
         }
         return {"base": cls(model, Prompt.for_tokenizer(tokenizer, template), name=name, **told), **own}
 
@@ -118,23 +119,8 @@ class TransformersBackend:
             self.model, self.prompt, prompts, max_new_tokens=1, batch_size=self._batch_size, labels=labels
         )
         places = {tuple(label): place for place, label in enumerate(labels)}
-        return [places[tuple(_before_stop(ids, self.prompt.stop_ids))] for ids in written]
+        return [places[tuple(ids[:-1])] for ids in written]  # without the stop token
 
     def likelihoods(self, prompts: Sequence[Sequence[int]], labels: Sequence[Sequence[int]]) -> Tensor:
         """Log-probabilities of the whole labels, (N, L)."""
         return label_likelihoods(self.model, prompts, labels, batch_tokens=self._batch_tokens)
-
-
-def _with_adapter(model: PreTrainedModel | PeftModel, which: str, adapter: Path) -> PeftModel:
-    from peft import PeftModel
-
-    dtype = model.dtype  # peft reads an adapter in float32
-    if isinstance(model, PeftModel):
-        model.load_adapter(str(adapter), adapter_name=which)
-    else:
-        model = PeftModel.from_pretrained(model, str(adapter), adapter_name=which)
-    return model.to(dtype)
-
-
-def _before_stop(ids: Sequence[int], stops: Sequence[int]) -> list[int]:
-    return list(ids[: next((place for place, token in enumerate(ids) if token in stops), len(ids))])

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
+from helpers.course.atomic import replaced_folder
+from helpers.course.checksums import weights_fingerprint
 from helpers.course.errors import InputError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
+
+MADE_FROM = "up_scaled.json"
+"""What a copy was made from, beside its weights: another base or another seam makes it anew."""
 
 
 def up_scaled_order(layers: int, dropped: int) -> list[int]:
@@ -58,12 +64,21 @@ def _source(name: str, order: list[int]) -> str:
     return f"{head}layers.{order[int(number)]}.{rest}"
 
 
-def save_up_scaled(base: str, dropped: int, folder: str | Path) -> tuple[Path, PreTrainedTokenizerBase]:
-    """Load ``base``, scale it up, write model and tokenizer to ``folder``; return the folder and the tokenizer."""
+def save_up_scaled(base: str, dropped: int, folder: str | Path) -> Path:
+    """Scale ``base`` up and write model and tokenizer to ``folder``, whole or not at all; returns ``folder``.
+
+    A copy of the same weights and ``dropped`` that lies there already is kept as it is.
+    """
     from helpers.instruct.models import load_language_model
 
-    tokenizer, model = load_language_model(base)
     folder = Path(folder)
-    depth_up_scaled(model, dropped).save_pretrained(str(folder))
-    tokenizer.save_pretrained(str(folder))
-    return folder, tokenizer
+    made_from = json.dumps({"base": weights_fingerprint(base), "dropped": dropped}) + "\n"
+    if (folder / MADE_FROM).is_file() and (folder / MADE_FROM).read_text(encoding="utf-8") == made_from:
+        return folder
+    tokenizer, model = load_language_model(base)
+    deep = depth_up_scaled(model, dropped)
+    with replaced_folder(folder) as new:
+        deep.save_pretrained(str(new))
+        tokenizer.save_pretrained(str(new))
+        (new / MADE_FROM).write_text(made_from, encoding="utf-8")
+    return folder

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections.abc import Sequence
@@ -12,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from helpers.course.checkpoints import finish, resumable, run_fingerprint, step_of, weights_digest
 from helpers.course.checksums import weights_fingerprint
 from helpers.course.errors import InputError
 from helpers.course.machine import set_seed
 from helpers.course.paths import short_path
 from helpers.instruct.adapters import by_peft, by_unsloth, need_adapter_for
-from helpers.instruct.checkpoints import mark, resumable, run_fingerprint, step_of
 from helpers.instruct.dpo_settings import DpoSettings
 from helpers.instruct.preferences import Pair
 from helpers.instruct.prompts import Prompt
@@ -31,14 +30,8 @@ REFERENCE = "ref"
 """The name that trl gives the frozen copy of the adapter."""
 NOT_IN_THE_WEIGHTS = {
     *("profile", "config", "output_dir", "data_dir", "smoke", "adapter", "logging_steps", "save_steps"),
-    *(
-        "train_path",
-        "test_path",
-        "test_every",
-        "max_pairs",
-        "max_test_pairs",
-        "length_matched",
-    ),  # the pairs are compared
+    *("train_path", "test_path", "test_every"),  # the pairs are compared
+    *("max_pairs", "max_test_pairs", "length_matched"),
     *("betas", "short_steps", "shown_answers", "bootstrap_draws"),
 }
 """Settings that do not change what is learned, or only by the pairs: a run may go on under others."""
@@ -106,15 +99,16 @@ def prefer(
     """
     from helpers.instruct.dpo_trainer import make_trainer, same_ids
 
-    told = {key: value for key, value in settings if key not in NOT_IN_THE_WEIGHTS} | {"start": _weights_of(model)}
+    adapter = weights_digest((name, weight) for name, weight in model.named_parameters() if weight.requires_grad)
+    told = {key: value for key, value in settings if key not in NOT_IN_THE_WEIGHTS} | {"start": adapter}
     fingerprint = run_fingerprint(told | {"model": weights_fingerprint(settings.model)}, pairs)
-    last = resumable(settings.output_dir, fingerprint)
     set_seed(settings.seed)
     trainer = make_trainer(model, prompt, pairs, settings, callbacks)
     same_ids(trainer, pairs)
+    last = resumable(settings.output_dir, fingerprint)
     start = time.perf_counter()
     trainer.train(resume_from_checkpoint=None if last is None else str(last))
-    mark(settings.output_dir, fingerprint, finished=True)
+    finish(settings.output_dir, fingerprint)
     log = [row for row in trainer.state.log_history if "rewards/margins" in row]
     return DpoHistory(
         *([float(row[key]) for row in log] for key in ("step", "loss", "rewards/chosen", "rewards/rejected")),
@@ -122,15 +116,6 @@ def prefer(
         seconds=time.perf_counter() - start,
         resumed_from=step_of(last) if last else 0,
     )
-
-
-def _weights_of(model: PeftModel) -> str:
-    """A hash of the adapter that the run starts from."""
-    digest = hashlib.sha256()
-    for name, weight in model.named_parameters():
-        if weight.requires_grad:
-            digest.update(name.encode() + weight.detach().float().cpu().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def need_ln_2(loss: float) -> None:

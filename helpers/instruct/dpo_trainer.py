@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from datasets import Dataset
 from transformers import TrainerCallback
-from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers.trainer_callback import PrinterCallback
 from trl import DPOConfig, DPOTrainer
 
 from helpers.instruct.dpo_run import REFERENCE, need_ln_2
@@ -79,8 +79,7 @@ def make_trainer(
         args=trainer_arguments(settings, model.dtype),
         callbacks=[PolicyWatch(), *([FirstLoss()] if from_ln_2 else []), *callbacks],
     )
-    for theirs in (ProgressCallback, PrinterCallback):
-        trainer.remove_callback(theirs)
+    trainer.remove_callback(PrinterCallback)
     return trainer
 
 
@@ -94,7 +93,6 @@ def trainer_arguments(settings: DpoSettings, dtype: torch.dtype) -> DPOConfig:
         loss_weights=list(losses.values()),
         max_length=settings.max_length,
         disable_dropout=True,
-        gradient_checkpointing=bool(settings.use_gradient_checkpointing),
         logging_first_step=True,
         save_strategy="steps",
         save_steps=settings.save_steps,

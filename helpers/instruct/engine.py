@@ -16,9 +16,17 @@ import psutil
 
 from helpers.course.checksums import verify_where_listed
 from helpers.course.errors import InputError
-from helpers.course.machine import detect_machine
 from helpers.course.paths import short_path
-from helpers.instruct.engine_start import QUIET, last_error, lora_options, need_vllm, output_to
+from helpers.instruct.engine_start import (
+    QUIET,
+    engine_processes,
+    is_on_cpu,
+    last_error,
+    lora_options,
+    need_vllm,
+    output_to,
+)
+from helpers.instruct.models import free_memory
 from helpers.instruct.prompts import Prompt
 
 if TYPE_CHECKING:
@@ -50,6 +58,7 @@ class Engine:
         dtype: str = "float32",
         context: int = 512,
         at_once: int = 64,
+        batch_tokens: int | None = None,
         memory_share: float = 0.1,
         prefix_caching: bool = True,
         seed: int = 13,
@@ -59,11 +68,13 @@ class Engine:
 
         ``prompt``: None takes the one that lies in ``folder``. ``adapters``: LoRA folders by the name that a request calls
         them by. ``context``: tokens of prompt and answer together. ``at_once``: answers that are written together.
+        ``batch_tokens``: tokens of one step, at least ``at_once``; None: vLLM's default for the machine.
         ``memory_share``: of the GPU's memory, on a CPU of the machine's. ``prefix_caching``: what an earlier request
         began with is not read again. Raises :class:`InputError` where there is no vLLM, or where it does not start, with
         its last words.
         """
         need_vllm()
+        free_memory()  # on a GPU vLLM asks for its share of what is free
         adapters = dict(adapters or {})
         for part in (folder, *adapters.values()):
             verify_where_listed(part)
@@ -71,7 +82,6 @@ class Engine:
         lora = lora_options(list(adapters.values()))
         os.environ |= {"VLLM_CPU_KVCACHE_SPACE": os.environ.get("VLLM_CPU_KVCACHE_SPACE", "1")} | QUIET
         logging.getLogger("vllm").setLevel(logging.ERROR)  # Unsloth imported it and set another
-        on_cpu = detect_machine().gpu_class == "none"  # there compiling takes minutes and saves little
         before = set(psutil.Process().children(recursive=True))
         with output_to(self._log):
             from vllm import LLM
@@ -80,8 +90,8 @@ class Engine:
             try:
                 self.llm: LLM | None = LLM(
                     model=str(folder), dtype=dtype, max_model_len=context, max_num_seqs=at_once, seed=seed,
-                    gpu_memory_utilization=memory_share, enable_prefix_caching=prefix_caching, enforce_eager=on_cpu,
-                    use_tqdm_on_load=False, **lora,
+                    gpu_memory_utilization=memory_share, enable_prefix_caching=prefix_caching, enforce_eager=is_on_cpu(),
+                    max_num_batched_tokens=batch_tokens, use_tqdm_on_load=False, **lora,
                 )  # fmt: skip
             except (RuntimeError, ValueError, OSError) as error:
                 raise InputError(
@@ -95,9 +105,7 @@ class Engine:
                 folder, self.llm.get_tokenizer()
             )  # the ids that vLLM itself would give are the same
         self.adapters = {name: LoRARequest(name, n, str(path)) for n, (name, path) in enumerate(adapters.items(), 1)}
-        new = set(psutil.Process().children(recursive=True)) - before
-        # Python's own resource tracker, started with the first child, lives as long as this process: it is not the engine's.
-        self._processes = [each for each in new if not any("resource_tracker" in part for part in each.cmdline())]
+        self._processes = engine_processes(before)
 
     def ask(
         self, prompts: Sequence[Sequence[int]], adapter: str | Sequence[str | None] | None = None, **sampling: Any

@@ -7,13 +7,16 @@ import os
 import platform
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from helpers.course.atomic import read_text
 from helpers.course.errors import InputError
+from helpers.course.machine import detect_machine
 
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """The LoRA ranks that vLLM has kernels for; an adapter runs at the next one."""
@@ -29,17 +32,36 @@ def need_vllm() -> None:
         )
 
 
+def is_on_cpu() -> bool:
+    """Whether the engine runs on the CPU: there compiling takes minutes and saves little (``enforce_eager``)."""
+    return detect_machine().gpu_class == "none"
+
+
 def lora_options(folders: Sequence[Path]) -> dict[str, Any]:
     """The engine's arguments for these adapters; none where there are none.
 
-    One slot more than adapters: vLLM's CPU kernels take slot -1, the last, where a request has no adapter. Left empty, it adds
-    nothing; with an adapter in it, that one would speak in requests that asked for none (vllm pull request 48421).
+    On a CPU one slot more than adapters: vLLM's CPU kernels take slot -1, the last, where a request has no adapter. Left
+    empty, it adds nothing; with an adapter in it, that one would speak in requests that asked for none (vllm pull request
+    48421). A GPU's kernels skip such a request, and an empty slot would only cost memory.
     """
     if not folders:
         return {}
     ranks = [json.loads(read_text(Path(folder) / "adapter_config.json")[0])["r"] for folder in folders]
     largest = next((allowed for allowed in RANKS if allowed >= max(ranks)), max(ranks))
-    return {"enable_lora": True, "max_loras": len(ranks) + 1, "max_lora_rank": largest}
+    return {"enable_lora": True, "max_loras": len(ranks) + is_on_cpu(), "max_lora_rank": largest}
+
+
+def engine_processes(before: set[psutil.Process]) -> list[psutil.Process]:
+    """The processes below this one that were not there ``before``: the engine's.
+
+    Without Python's own resource tracker, which is started with the first child and lives as long as this process.
+    """
+    found = []
+    for process in set(psutil.Process().children(recursive=True)) - before:
+        with suppress(psutil.NoSuchProcess):  # it ended since the list was made, or is a zombie: nothing to wait for
+            if not any("resource_tracker" in part for part in process.cmdline()):
+                found.append(process)
+    return found
 
 
 def last_error(log: Path) -> str:

@@ -1,4 +1,4 @@
-"""Two ways out of the notebook: one merged model in 16 bits, or the adapter alone. A folder appears whole or not at all."""
+"""Two ways out of the notebook: one merged model in 16 bits, or the adapter alone."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,8 +17,8 @@ from helpers.course.atomic import atomic_write
 from helpers.course.checksums import sha256, weights_fingerprint
 from helpers.course.errors import InputError
 from helpers.course.paths import REPOSITORY, repository_path, short_path
-from helpers.instruct.adapters import CARD_FILE, WEIGHTS, need_adapter_for
-from helpers.instruct.models import load_language_model
+from helpers.instruct.adapters import CARD_FILE, WEIGHTS, need_adapter_for, with_adapters
+from helpers.instruct.models import free_memory, load_language_model
 from helpers.instruct.prompts import PROMPT_FILE, Prompt
 
 if TYPE_CHECKING:
@@ -35,49 +33,29 @@ REPORT_FILE = "export_report.json"
 ADAPTER_FILES = (WEIGHTS, "adapter_config.json", PROMPT_FILE, CARD_FILE)
 
 
-@contextmanager
-def new_folder(folder: str | Path) -> Iterator[Path]:
-    """A draft beside ``folder`` that takes its name when the block ends well; after an error nothing of it is left.
-
-    What stood under the name before stays until then, so an export that is refused never replaces one that was good.
-    """
-    folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as place:
-        draft = Path(place) / folder.name
-        draft.mkdir()
-        yield draft
-        if folder.exists():
-            folder.rename(Path(place) / "old")
-        draft.rename(folder)
-
-
 def adapted_model(base: str, adapter: str | Path, dtype: torch.dtype = torch.float32) -> tuple[PeftModel, Prompt]:
     """The base under its adapter, not merged: what was trained and what every export is held against.
 
     Raises :class:`InputError` where the adapter belongs to another base.
     """
-    from peft import PeftModel
-
     need_adapter_for(adapter, base)
-    _, model = load_language_model(base)
-    adapted = PeftModel.from_pretrained(model.to(dtype), str(adapter), autocast_adapter_dtype=False)
-    return adapted.to(dtype).eval(), Prompt.load(adapter)
+    _, model = load_language_model(base, dtype)
+    return with_adapters(model, {"default": adapter}), Prompt.load(adapter)
 
 
 def save_merged(base: str, adapter: str | Path, folder: str | Path, dtype: torch.dtype = torch.bfloat16) -> Path:
     """Write one model with the adapter's corrections in its weights: what every other tool can load.
 
-    The sum W + (alpha / r) B A is taken in float32, one matrix after the other, and rounded once, to ``dtype``: a merge of
-    the whole model in float32 would need twice the memory of the model. Tokenizer and prompt.json lie beside the weights.
-    Returns ``folder``; raises :class:`InputError` where the adapter is another base's or a weight does not fit ``dtype``.
+    The base is read as its files hold it. The sum W + (alpha / r) B A is taken in float32, one matrix after the other, and
+    rounded once, to ``dtype``: a merge of the whole model in float32 would need twice the memory. Tokenizer
+    and prompt.json lie beside the weights. Returns ``folder``; raises :class:`InputError` where the adapter is another
+    base's or a weight does not fit ``dtype``.
     """
-    from peft import PeftModel
     from peft.tuners.lora import LoraLayer
 
     need_adapter_for(adapter, base)
-    _, model = load_language_model(base)
-    adapted = PeftModel.from_pretrained(model, str(adapter))  # peft holds A and B in float32
+    _, model = load_language_model(base, "stored")
+    adapted = with_adapters(model, {"default": adapter}, autocast_adapter_dtype=True)
     for layer in adapted.modules():
         if isinstance(layer, LoraLayer):
             layer.float()
@@ -121,12 +99,13 @@ def save_by_unsloth(adapter: str | Path, folder: str | Path, methods: tuple[str,
     """Unsloth's ``save_pretrained_merged`` on the same adapter, each method into a folder of its name below ``folder``.
 
     In a process of its own: Unsloth patches transformers and peft when it is imported, and this process also measures
-    the unpatched ones. Unsloth knows nothing of prompt.json and of the adapter's card, so they are put beside the weights
-    afterwards. Returns ``folder``.
+    the unpatched ones. It gets the GPU's memory that this one no longer uses. Unsloth knows nothing of prompt.json and of
+    the adapter's card, so they are put beside the weights afterwards. Returns ``folder``.
     """
     if wrong := set(methods) - set(SAVE_METHODS):
         raise InputError("there is no such export", place="save_method", given=sorted(wrong)[0], allowed=SAVE_METHODS)
     command = [sys.executable, "-m", "helpers.instruct.unsloth_export", str(adapter), str(folder), *methods]
+    free_memory()
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     if done.returncode:
         raise InputError("Unsloth could not export this adapter", file=short_path(adapter), hint=done.stderr[-600:])

@@ -12,7 +12,7 @@ from helpers.course.machine import set_seed
 from helpers.instruct.adapters import WEIGHTS, save_adapter
 from helpers.instruct.export import save_lora
 from helpers.instruct.prompts import Example, Prompt
-from helpers.instruct.smallest import PROJECTIONS, response_loss
+from helpers.instruct.smallest import PROJECTIONS, batch_loss
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -51,7 +51,7 @@ def train_manner(
     examples = [prompt.example(row["instruction"], row["output"], row["input"]) for row in rows]
     losses = []
     for step in range(steps):
-        loss = response_loss(tuned, _batch(examples, step), prompt.pad_id)
+        loss = batch_loss(tuned, _batch(examples, step), prompt.pad_id)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -132,9 +132,8 @@ class ExportGate:
             max_new_tokens=max_new_tokens,
         )
 
-    def compare(self, candidate: Candidate, tolerance: float | None = None) -> Agreement:
-        """How far a candidate is from the reference, without a judgement. ``tolerance``: nats, decides what is a tie."""
-        tolerance = self.tolerance if tolerance is None else tolerance
+    def compare(self, candidate: Candidate) -> Agreement:
+        """How far a candidate is from the reference, without a judgement."""
         theirs = [candidate.prompt.prompt_ids(*question) for question in self.questions]
         same = sum(a == b for a, b in zip(theirs, self.prompts, strict=True)) / len(self.prompts)
         if candidate.prompt.tokenizer.get_vocab() != self.vocabulary:
@@ -145,7 +144,7 @@ class ExportGate:
         flat = [value if value == value else float("inf") for row in off for value in row]  # NaN is no agreement
         row = max(range(len(off)), key=lambda number: max(flat[_span(off, number)]))
         equal = [a == b for a, b in zip(answers, self.answers, strict=True)]
-        ties = [self._tie(number, answer, tolerance) for number, answer in enumerate(answers) if not equal[number]]
+        ties = [self._tie(number, answer) for number, answer in enumerate(answers) if not equal[number]]
         return Agreement(
             equal_ids=same,
             equal_answers=sum(equal) / len(equal),
@@ -155,32 +154,31 @@ class ExportGate:
             where=f"probe {row + 1} of {len(off)}",
         )
 
-    def admit(self, name: str, candidate: Candidate, tolerance: float | None = None) -> Agreement:
+    def admit(self, name: str, candidate: Candidate) -> Agreement:
         """The agreement of an export that passes. Raises :class:`InputError` with every reason where it does not."""
-        agreement = self.compare(candidate, tolerance)
-        self.judge(name, agreement, tolerance)
+        agreement = self.compare(candidate)
+        self.judge(name, agreement)
         return agreement
 
-    def judge(self, name: str, agreement: Agreement, tolerance: float | None = None) -> None:
+    def judge(self, name: str, agreement: Agreement) -> None:
         """Nothing where this agreement is enough, else :class:`InputError` with every reason."""
-        tolerance = self.tolerance if tolerance is None else tolerance
-        if reasons := agreement.reasons(tolerance):
+        if reasons := agreement.reasons(self.tolerance):
             raise InputError(
                 f"this export does not say what the adapter model says: {name}",
                 place=f"{len(self.questions)} probes",
                 given="; ".join(reasons),
-                allowed=f"equal ids, differences up to {tolerance:g} nats, other answers only where two tokens tie",
+                allowed=f"equal ids, differences up to {self.tolerance:g} nats, other answers only where two tokens tie",
                 hint="the model without the adapter would be off by "
                 f"{self.base.difference:.3g} nats: a difference of that size means that the adapter is missing"
                 if self.base
                 else None,
             )
 
-    def _tie(self, number: int, answer: Sequence[int], tolerance: float) -> bool:
+    def _tie(self, number: int, answer: Sequence[int]) -> bool:
         """Whether an answer parts from the reference where two tokens are so close that both may be off and swap them."""
         ours = self.answers[number]
         place = next((i for i, (a, b) in enumerate(zip(ours, answer, strict=False)) if a != b), None)
-        return place is not None and self.margins[number][place] < 2 * tolerance
+        return place is not None and self.margins[number][place] < 2 * self.tolerance
 
 
 def _span(rows: Sequence[Sequence[Any]], number: int) -> slice:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import torch
 
+from helpers.instruct.generation import generate_ids, greedy
 from helpers.instruct.prompts import Example, Prompt
 from helpers.instruct.rows import Row
 
@@ -42,36 +43,11 @@ def answering(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
 def answers(
     model: PreTrainedModel, prompt: Prompt, rows: Sequence[Row], *, max_new_tokens: int = 32, batch_size: int = 16
 ) -> list[Answer]:
-    """Greedy answers to rows, in their order. Batches hold questions of like length, PAD on the left."""
+    """Greedy answers to rows, in their order."""
     questions = [prompt.prompt_ids(row["instruction"], row["input"]) for row in rows]
-    order = sorted(range(len(rows)), key=lambda number: len(questions[number]))
-    found: dict[int, Answer] = {}
     with answering(model):
-        for start in range(0, len(order), batch_size):
-            chosen = order[start : start + batch_size]
-            ids = _generated(model, prompt, [questions[number] for number in chosen], max_new_tokens)
-            for number, answer in zip(chosen, ids, strict=True):
-                found[number] = Answer(prompt.answer_text(answer), prompt.ended(answer))
-    return [found[number] for number in range(len(rows))]
-
-
-def _generated(
-    model: PreTrainedModel, prompt: Prompt, questions: list[list[int]], max_new_tokens: int
-) -> list[list[int]]:
-    width = max(map(len, questions))
-    ids = torch.tensor([[prompt.pad_id] * (width - len(one)) + one for one in questions], device=model.device)  # (B, T)
-    mask = torch.tensor([[0] * (width - len(one)) + [1] * len(one) for one in questions], device=model.device)
-    out = model.generate(input_ids=ids, attention_mask=mask, **_greedy(prompt, max_new_tokens))
-    return out[:, width:].tolist()
-
-
-def _greedy(prompt: Prompt, max_new_tokens: int) -> dict[str, object]:
-    return {
-        "max_new_tokens": max_new_tokens,
-        "do_sample": False,
-        "eos_token_id": list(prompt.stop_ids),
-        "pad_token_id": prompt.pad_id,
-    }
+        written = generate_ids(model, prompt, questions, max_new_tokens=max_new_tokens, batch_size=batch_size)
+    return [Answer(prompt.answer_text(ids), prompt.ended(ids)) for ids in written]
 
 
 def stream(model: PreTrainedModel, prompt: Prompt, instruction: str, input: str = "", **changes: object) -> str:
@@ -84,7 +60,7 @@ def stream(model: PreTrainedModel, prompt: Prompt, instruction: str, input: str 
     ids = prompt.prompt_ids(instruction, input, changes.pop("system", None))
     question = torch.tensor([ids], device=model.device)
     streamer = TextStreamer(prompt.tokenizer, skip_prompt=True, skip_special_tokens=True)
-    told = _greedy(prompt, 64) | changes
+    told = greedy(prompt, 64) | changes
     with answering(model):
         out = model.generate(input_ids=question, attention_mask=torch.ones_like(question), streamer=streamer, **told)
     return prompt.answer_text(out[0, len(ids) :])
@@ -103,7 +79,7 @@ def side_by_side(rows: Sequence[Row], **by_model: Sequence[Answer]) -> pd.DataFr
 
 def response_loss(model: PreTrainedModel, prompt: Prompt, examples: Sequence[Example], batch_size: int = 16) -> float:
     """Mean negative log-likelihood of all answers' tokens, in nats a token: every token counts the same."""
-    from helpers.instruct.smallest import response_loss as batch_loss
+    from helpers.instruct.smallest import batch_loss
 
     order = sorted(examples, key=lambda one: len(one.input_ids))
     total = 0.0

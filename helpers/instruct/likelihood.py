@@ -54,9 +54,10 @@ def label_likelihoods(
 ) -> Tensor:
     """As :func:`naive_likelihoods`, (N, L), many times faster; equal within 1e-4 in float32.
 
-    ``batch_tokens``: how many tokens go through the model at a time; memory grows with it. The rows are returned in
-    the order given. Raises :class:`InputError` where a prompt is empty, does not fit into the model together with its label,
-    or where the model's attention takes no mask of our own.
+    ``batch_tokens``: for how many tokens a batch holds keys and values, those that its rows share counted in each (a row
+    longer than that is a batch of its own). Beside it only what families begin with is held, at most as much again.
+    The rows are returned in the order given. Raises :class:`InputError` where a prompt is empty, does not fit into the
+    model together with its label, or where the model's attention takes no mask of our own.
     """
     _need_room(model, prompts, labels)
     device = next(model.parameters()).device
@@ -66,14 +67,15 @@ def label_likelihoods(
     own = [torch.tensor(prompt[shared:], device=device) for prompt in prompts]
     scores = torch.empty(len(prompts), len(labels))
     related, alone = families([prompt[shared:] for prompt in prompts])
-    for rows in batches([len(own[row]) + len(tree) for row in alone], batch_tokens):
+    for rows in batches([shared + len(own[row]) + len(tree) for row in alone], batch_tokens):
         rows = [alone[place] for place in rows]
         scores[rows] = score_labels(model, [own[row] for row in rows], begun.repeated(len(rows)), tree).cpu()
-    for group in batches([common for _, common in related], batch_tokens):
+    for group in batches([shared + common for _, common in related], batch_tokens):
         some = [related[place] for place in group]  # families whose common beginnings are read together
         read = read_more(model, [own[rows[0]][:common] for rows, common in some], begun.repeated(len(some)))
         members = [(row, place, common) for place, (rows, common) in enumerate(some) for row in rows]
-        for chosen in batches([len(own[row]) - common + len(tree) for row, _, common in members], batch_tokens):
+        begin = read.real.shape[1]
+        for chosen in batches([begin + len(own[row]) - common + len(tree) for row, _, common in members], batch_tokens):
             part = [members[place] for place in chosen]
             rest = [own[row][common:] for row, _, common in part]
             scores[[row for row, _, _ in part]] = score_labels(

@@ -6,13 +6,13 @@ tokenised apart, so the prompt has the same ids whatever answer follows it: a me
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from helpers.course.errors import InputError
+from helpers.instruct.conversations import ROLES, clean, joined, turns_of
 from helpers.instruct.prompt_file import PROMPT_FILE, read_prompt_file, write_prompt_file
 from helpers.instruct.special_tokens import bos_id, need_eos, pad_id, rendered, special_tokens, turn_end
 
@@ -26,7 +26,6 @@ SEED_TURN = "###입력:{}\n\n###출력:"
 TEMPLATES = ("seed", "chat")
 IGNORED = -100
 """The label of a position that is read but not learned (torch's cross entropy leaves it out)."""
-ROLES = ("system", "user", "assistant")
 PROBE = "안녕하세요? 1번 질문입니다.\n한 줄 더."
 
 
@@ -83,7 +82,7 @@ class Prompt:
         return cls(
             tokenizer=tokenizer,
             template=template,
-            system=_clean(system),
+            system=clean(system),
             bos_id=bos_id(tokenizer),
             eos_id=eos,
             pad_id=pad_id(tokenizer),
@@ -96,7 +95,7 @@ class Prompt:
         ``input`` is the text that the instruction speaks of. ``system`` replaces the prompt's own (``""``: none).
         Outer white space is dropped and text is brought to NFC, so two spellings that look alike have equal ids.
         """
-        messages = [{"role": "user", "content": _joined(instruction, input)}]
+        messages = [{"role": "user", "content": joined(instruction, input)}]
         if system is not None:
             messages.insert(0, {"role": "system", "content": system})
         return self.message_ids(messages)
@@ -108,15 +107,16 @@ class Prompt:
         prompt's own. Raises :class:`InputError` for anything else than user and assistant in turns, user last,
         for an empty question, and for what the chat template refuses.
         """
-        system, turns = self._turns(list(messages))
+        named, turns = turns_of(list(messages))
+        system = self.system if named is None else named
         return self._chat_ids(system, turns) if self.template == "chat" else self._seed_ids(system, turns)
 
     def example(self, instruction: str, output: str, input: str = "", system: str | None = None) -> Example:
         """A training row: the prompt's labels are IGNORED, the answer's are its ids, the last one is EOS."""
-        if not _clean(output):
+        if not clean(output):
             raise InputError("the answer of this example is empty", place="output", given=output)
         prompt = self.prompt_ids(instruction, input, system)
-        answer = [*self._plain_ids(_clean(output)), self.stop_ids[0]]
+        answer = [*self._plain_ids(clean(output)), self.stop_ids[0]]
         return Example(prompt + answer, [IGNORED] * len(prompt) + answer)
 
     def answer_text(self, ids: Iterable[int]) -> str:
@@ -139,7 +139,7 @@ class Prompt:
         token that no training answer began with, and what it prefers then says little.
         """
         question = self.prompt_ids("?")
-        both = self.tokenizer.decode([*question, *self._plain_ids(_clean(answer))], clean_up_tokenization_spaces=False)
+        both = self.tokenizer.decode([*question, *self._plain_ids(clean(answer))], clean_up_tokenization_spaces=False)
         return both[len(self.tokenizer.decode(question, clean_up_tokenization_spaces=False)) :]
 
     def ended(self, ids: Iterable[int]) -> bool:
@@ -159,9 +159,9 @@ class Prompt:
         """
         facts = read_prompt_file(folder)
         if tokenizer is None:
-            from transformers import AutoTokenizer
+            from helpers.instruct.models import load_tokenizer  # loads torch
 
-            tokenizer = AutoTokenizer.from_pretrained(str(folder))
+            tokenizer = load_tokenizer(str(folder))
         prompt = cls.for_tokenizer(tokenizer, facts["template"], facts["system"])
         for name, value in prompt._facts().items():
             if facts[name] != value:
@@ -187,40 +187,13 @@ class Prompt:
             "probe": self.example(PROBE, PROBE, system="").input_ids,
         }
 
-    def _turns(self, messages: list[Mapping[str, Any]]) -> tuple[str, list[str]]:
-        """The system text and the contents in turn: question, answer, ..., question."""
-        system = self.system
-        for number, message in enumerate(messages, 1):
-            role, content = message.get("role"), message.get("content")
-            if role not in ROLES or not isinstance(content, str):
-                raise InputError(
-                    "this message cannot be used",
-                    place=f"message {number}",
-                    given=dict(message),
-                    allowed='{"role": "system", "user" or "assistant", "content": a text}',
-                )
-        if messages and messages[0]["role"] == "system":
-            system, messages = _clean(messages[0]["content"]), messages[1:]
-        roles = [message["role"] for message in messages]
-        if len(roles) % 2 == 0 or roles != [ROLES[1 + number % 2] for number in range(len(roles))]:
-            raise InputError(
-                "the messages are not in turn",
-                place="messages",
-                given=", ".join(map(str, roles)) or "no user message",
-                allowed="a system message if wanted, then user, assistant, user, ... with user last",
-            )
-        texts = [_clean(message["content"]) for message in messages]
-        if empty := [number for number, text in enumerate(texts[::2]) if not text]:  # an answer may have ended at once
-            raise InputError("a message is empty", place=f"user message, turn {2 * empty[0] + 1}", given="")
-        return system, texts
-
     def _seed_ids(self, system: str, turns: list[str]) -> list[int]:
         ids = [] if self.bos_id is None else [self.bos_id]
         for number, text in enumerate(turns):
             if number % 2:
                 ids += [*self._plain_ids(text), self.stop_ids[0]]
             else:
-                ids += self._plain_ids(SEED_TURN.format(_joined(system if number == 0 else "", text)))
+                ids += self._plain_ids(SEED_TURN.format(joined(system if number == 0 else "", text)))
         return ids
 
     def _chat_ids(self, system: str, turns: list[str]) -> list[int]:
@@ -244,12 +217,3 @@ class Prompt:
     def _plain_ids(self, text: str) -> list[int]:
         """Ids of text as text: a ``</s>`` that someone typed is four characters, not the end of the answer."""
         return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
-
-
-def _clean(text: str) -> str:
-    return unicodedata.normalize("NFC", text).strip()
-
-
-def _joined(*texts: str) -> str:
-    """Parts of a question, a blank line between them, empty parts left out."""
-    return "\n\n".join(part for part in map(_clean, texts) if part)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from datasets import Dataset
-from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers.trainer_callback import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
 from helpers.instruct.prompts import IGNORED, Example, Prompt
@@ -37,17 +37,20 @@ def make_trainer(
         args=trainer_arguments(settings, model.dtype),
         callbacks=[LoraWatch(), *callbacks],
     )
-    for theirs in (ProgressCallback, PrinterCallback):
-        trainer.remove_callback(theirs)
+    trainer.remove_callback(PrinterCallback)
     if shown:
-        tokens = sum(len(one.input_ids) for one in train) / len(train)
-        trainer.add_callback(Progress(tokens, settings.rows_a_step))
+        trainer.add_callback(Progress(tokens_a_row(trainer.train_dataset) * settings.rows_a_step))
     return trainer
 
 
 def as_dataset(examples: Sequence[Example]) -> Dataset:
     """Columns ``input_ids`` and ``labels``, one row an example."""
     return Dataset.from_list([{"input_ids": one.input_ids, "labels": one.labels} for one in examples])
+
+
+def tokens_a_row(dataset: Dataset) -> float:
+    """Mean tokens of the rows as the trainer has them: a packed row holds several examples."""
+    return sum(len(ids) for ids in dataset["input_ids"]) / len(dataset)
 
 
 def trainer_arguments(settings: InstructionSettings, dtype: torch.dtype) -> SFTConfig:

@@ -8,8 +8,6 @@ It teaches one task (:mod:`helpers.instruct.product_rows`), and with it to answe
 from __future__ import annotations
 
 import argparse
-import shutil
-import tempfile
 from pathlib import Path
 
 import torch
@@ -17,6 +15,7 @@ import torch.nn.functional as F
 from peft import LoraConfig, get_peft_model
 from torch import Tensor
 
+from helpers.course.atomic import replaced_folder
 from helpers.course.machine import set_seed
 from helpers.course.paths import REPOSITORY, repository_path
 from helpers.instruct.adapters import save_adapter
@@ -30,7 +29,7 @@ PROJECTIONS = list(SEVEN_PROJECTIONS)
 STEPS, BATCH, RATE, RANK, SEED = 40, 8, 5e-3, 8, 13
 
 
-def response_loss(model: torch.nn.Module, examples: list[Example], pad_id: int) -> Tensor:
+def batch_loss(model: torch.nn.Module, examples: list[Example], pad_id: int) -> Tensor:
     """Mean cross entropy of the answers' tokens in one batch, in nats; PAD and prompts do not count."""
     device = next(model.parameters()).device
     ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(e.input_ids) for e in examples], True, pad_id)  # (B, T)
@@ -51,15 +50,12 @@ def train_smallest(output_dir: Path, steps: int = STEPS) -> float:
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = RATE * (1 - step / steps)
-        loss = response_loss(model, examples[step * BATCH : (step + 1) * BATCH], prompt.pad_id)
+        loss = batch_loss(model, examples[step * BATCH : (step + 1) * BATCH], prompt.pad_id)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-    output_dir.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output_dir.parent) as folder:
-        whole = save_adapter(model, prompt, Path(folder) / "adapter", base=BASE)
-        shutil.rmtree(output_dir, ignore_errors=True)
-        whole.rename(output_dir)
+    with replaced_folder(output_dir) as folder:
+        save_adapter(model, prompt, folder, base=BASE)
     return loss.item()
 
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from helpers.course.machine import torch_device
+
 if TYPE_CHECKING:
     from helpers.instruct.dpo_settings import DpoSettings
     from helpers.instruct.settings import InstructionSettings
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 
 def common_arguments(settings: InstructionSettings | DpoSettings, dtype: torch.dtype) -> dict[str, Any]:
     """Our settings under the names of transformers' ``TrainingArguments``; ``dtype``: in what the model computes."""
-    gpu = torch.cuda.is_available()
+    gpu = torch_device().type == "cuda"
     return {
         "output_dir": str(settings.output_dir),
         "remove_unused_columns": False,
@@ -26,6 +28,7 @@ def common_arguments(settings: InstructionSettings | DpoSettings, dtype: torch.d
         "warmup_steps": settings.warmup_steps,
         "weight_decay": settings.weight_decay,
         "optim": settings.optim,
+        "gradient_checkpointing": bool(settings.use_gradient_checkpointing),  # trl's default is on
         "logging_steps": settings.logging_steps,
         "report_to": [],
         "disable_tqdm": True,

@@ -42,7 +42,11 @@ class Begun:
 
 
 def batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
-    """Row numbers in batches of like length, longest first: what does not fit fails at once, not at the end."""
+    """Row numbers in batches of like length, each at most ``batch_tokens`` once filled up to its longest row, or one row.
+
+    Longest first: what does not fit into memory fails at once, not at the end.
+    """
+
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
     while order:
         size = max(1, batch_tokens // max(1, lengths[order[0]]))

@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from helpers.course.checkpoints import finish, resumable, run_fingerprint, step_of
 from helpers.course.checksums import verify_where_listed, weights_fingerprint
 from helpers.course.errors import InputError
 from helpers.course.machine import set_seed
 from helpers.course.paths import REPOSITORY, repository_path, short_path
 from helpers.instruct.adapters import belongs_to
-from helpers.instruct.checkpoints import mark, resumable, run_fingerprint, step_of
 from helpers.instruct.prompts import Example, Prompt
 from helpers.instruct.rows import trained_share
 from helpers.instruct.settings import InstructionSettings
@@ -64,7 +64,7 @@ def deepened(settings: InstructionSettings) -> InstructionSettings:
     fast_language_model()
     from helpers.instruct.depth import save_up_scaled
 
-    folder, _ = save_up_scaled(settings.model, settings.depth_up_scale_dropped, settings.output_dir / "base")
+    folder = save_up_scaled(settings.model, settings.depth_up_scale_dropped, settings.output_dir / "base")
     return settings.changed(model=str(folder), depth_up_scale_dropped=None)
 
 
@@ -143,13 +143,13 @@ def tune(
     trained_share([*train, *validation])
     told = {key: value for key, value in settings if key not in NOT_IN_THE_WEIGHTS}
     fingerprint = run_fingerprint(told | {"model": weights_fingerprint(settings.model)}, train, validation)
-    last = resumable(settings.output_dir, fingerprint)
     set_seed(settings.seed)
     trainer = make_trainer(model, prompt, train, validation, settings, callbacks, shown)
     same_labels(trainer.train_dataset, train)
+    last = resumable(settings.output_dir, fingerprint)
     start = time.perf_counter()
     trainer.train(resume_from_checkpoint=None if last is None else str(last))
-    mark(settings.output_dir, fingerprint, finished=True)
+    finish(settings.output_dir, fingerprint)
     log, best = trainer.state.log_history, trainer.state.best_model_checkpoint
     return History(
         losses=[(row["step"], float(row["loss"])) for row in log if "loss" in row],
@@ -178,8 +178,8 @@ def tuned_adapter(output_dir: str | Path = SHARED_ADAPTER, *, base: str = BASE) 
             "lesson 07 has left no adapter for this base model, and only the small one is trained here",
             place="adapter",
             given=base,
-            hint="run lesson 07 under the same profile, or train one by config/mistral.yaml or config/solar.yaml "
-            "(python -m helpers.instruct.tuning --config_path ...) and name its folder as `adapter`",
+            hint="run lesson 07 under the same profile and with this model, or train one by config/mistral.yaml or "
+            "config/solar.yaml (python -m helpers.instruct.tuning --config_path ...) and name its folder as `adapter`",
         )
     folder = repository_path(output_dir)
     print(

@@ -75,8 +75,8 @@ def overflowed(model: torch.nn.Module) -> bool:
 class Progress(TrainerCallback):
     """One line: step, loss, validation loss, tokens a second (without PAD), time left."""
 
-    def __init__(self, tokens_a_row: float, rows_a_step: int) -> None:
-        self._tokens_a_step = tokens_a_row * rows_a_step
+    def __init__(self, tokens_a_step: float) -> None:
+        self._tokens_a_step = tokens_a_step
         self._shown: dict[str, str] = {}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:

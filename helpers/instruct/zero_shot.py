@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import pandas as pd
-from pydantic import Field
+from pydantic import AliasChoices, Field, model_validator
 
 from helpers.course.errors import InputError
 from helpers.course.files import read_table, write_jsonl
@@ -43,12 +43,30 @@ class ZeroShotSettings(LessonSettings):
     )
     backend: Literal["transformers", "vllm"] = Field(description="who answers")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(description="of the weights")
+    load_in_4bit: bool = Field(False, description="weights in 4 bits (transformers only): less memory, slower")
     template: Literal["seed", "chat"] = Field(description="prompt template of the base model")
     batch_size: int = Field(ge=1, description="rows that generate together")
-    batch_tokens: int = Field(ge=16, description="tokens that label likelihood reads together")
+    batch_tokens: int = Field(ge=16, description="tokens that label likelihood holds together; with vLLM of one step")
+    context: int = Field(
+        ge=64,
+        validation_alias=AliasChoices("context", "max_model_len"),
+        description="vLLM only: tokens of prompt and answer together",
+    )
+    memory_share: float = Field(
+        gt=0,
+        lt=1,
+        validation_alias=AliasChoices("memory_share", "gpu_memory_utilization"),
+        description="vLLM only: of the GPU's memory, on a CPU of the machine's",
+    )
     max_new_tokens: int = Field(ge=1, le=1024, description="the longest free answer")
     reading: Reading = Field(description="how a free answer becomes a label")
     draws: int = Field(ge=100, description="draws of the bootstrap")
+
+    @model_validator(mode="after")
+    def _four_bits(self) -> Self:
+        if self.load_in_4bit and self.backend == "vllm":
+            raise ValueError("load_in_4bit goes with backend transformers: vLLM would hold the weights in 16 bits")
+        return self
 
 
 @dataclass(frozen=True)

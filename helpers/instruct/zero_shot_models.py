@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from helpers.course.checksums import verify_where_listed
-from helpers.course.machine import detect_machine
 from helpers.course.paths import repository_path, short_path
 from helpers.instruct.adapters import CARD_FILE, belongs_to, need_adapter_for
 from helpers.instruct.backends import Backend, TransformersBackend
+from helpers.instruct.models import load_tokenizer
 from helpers.instruct.product_rows import product_rows
 from helpers.instruct.prompts import Prompt
 from helpers.instruct.rows import Row
@@ -18,8 +18,6 @@ from helpers.instruct.smallest import BATCH, SEED, STEPS
 from helpers.instruct.trained_rows import read_trained_rows
 from helpers.instruct.tuning import SHARED_ADAPTER, tuned_adapter
 from helpers.instruct.zero_shot import ZeroShotSettings
-
-VLLM_MAX_LENGTH, VLLM_AT_ONCE = 1024, 256
 
 
 def adapters_to_ask(settings: ZeroShotSettings) -> dict[str, Path]:
@@ -50,6 +48,7 @@ def models_to_ask(settings: ZeroShotSettings, adapters: Mapping[str, Path] | Non
     if settings.backend == "vllm":
         return _by_vllm(settings, adapters)
     told = {"dtype": settings.dtype, "batch_size": settings.batch_size, "batch_tokens": settings.batch_tokens}
+    told |= {"load_in_4bit": settings.load_in_4bit}
     return TransformersBackend.load(settings.model, adapters, template=settings.template, **told)
 
 
@@ -64,21 +63,19 @@ def _fitting(adapter: Path, base: str) -> Path | None:
 
 
 def _by_vllm(settings: ZeroShotSettings, adapters: Mapping[str, Path]) -> dict[str, Backend]:
-    from transformers import AutoTokenizer
-
     from helpers.instruct.engine import Engine
     from helpers.instruct.vllm_backend import VllmBackend
 
-    on_cpu = detect_machine().gpu_class == "none"
-    prompt = Prompt.for_tokenizer(AutoTokenizer.from_pretrained(settings.model), settings.template)
+    prompt = Prompt.for_tokenizer(load_tokenizer(settings.model), settings.template)
     engine = Engine(
         settings.model,
         prompt=prompt,
         adapters=adapters,
         dtype=settings.dtype,
-        context=VLLM_MAX_LENGTH,
-        at_once=VLLM_AT_ONCE,
-        memory_share=0.1 if on_cpu else 0.85,  # on a CPU it is a share of the machine's memory
+        context=settings.context,
+        at_once=settings.batch_size,
+        batch_tokens=settings.batch_tokens,
+        memory_share=settings.memory_share,
         seed=settings.seed,
         log=settings.output_dir / "engine.log",
     )
