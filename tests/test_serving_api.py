@@ -1,6 +1,7 @@
 """The model server as its clients see it: a real process, the official openai client, every limit, every way to end."""
 
 import asyncio
+import contextlib
 import http.client
 import json
 import os
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 from urllib.parse import urlsplit
 
 import openai
@@ -20,13 +22,17 @@ import pytest
 from helpers.course.errors import InputError
 from helpers.course.launch import free_port
 from helpers.course.paths import REPOSITORY
+from helpers.instruct.export_settings import ExportSettings
 from helpers.instruct.settings import InstructionSettings
-from helpers.serving.answers import _sampling
+from helpers.serving.answers import _sampling, take_order
 from helpers.serving.background import model_server
+from helpers.serving.engine import EngineProcess
+from helpers.serving.errors import ApiError
+from helpers.serving.jobs import Job, Tokens
 from helpers.serving.load import Failed, put_load, read_answer
-from helpers.serving.protocol import ChatRequest
+from helpers.serving.request_schema import ChatRequest, CompletionRequest
 from helpers.serving.serve import main
-from helpers.serving.served import with_tuned_adapter
+from helpers.serving.served import Served, with_tuned_adapter
 from helpers.serving.settings import ServingSettings
 from tests.serving import BEGINNINGS, ONE_THREAD, QUESTIONS, SMALL, ask, client, expected, loud_adapter, reference
 
@@ -107,11 +113,89 @@ def test_completions_take_text_or_ids(server):
     assert ask_for(model="ko-mini", prompt=text).choices == ask_for(model="ko-mini", prompt=ids).choices
     for alone in (text, ids):
         assert ask_for(model="ko-mini", prompt=[alone]).choices == ask_for(model="ko-mini", prompt=text).choices
-    for several in ([text, text], [ids, ids]):
-        with pytest.raises(openai.BadRequestError, match="one prompt a request"):
-            ask_for(model="ko-mini", prompt=several)
     parts = list(ask_for(model="ko-mini", prompt=text, stream=True))
     assert "".join(part.choices[0].text for part in parts) == ask_for(model="ko-mini", prompt=text).choices[0].text
+
+
+def told_apart(parts):
+    """The texts of a stream's choices by their index, and each one's last finish reason."""
+    texts, ends = {}, {}
+    for choice in (choice for part in parts for choice in part.choices):
+        assert ends.get(choice.index) is None  # nothing comes after the end
+        texts[choice.index] = texts.get(choice.index, "") + choice.text
+        ends[choice.index] = choice.finish_reason
+    assert set(ends.values()) <= {"stop", "length"}
+    return [texts[index] for index in sorted(texts)]
+
+
+def test_a_list_of_prompts_gets_a_choice_each(server):
+    """Texts or lists of ids, streamed or not; more of them than the batch holds, from several clients at once."""
+    prompt, _ = reference()
+    create = client(server).completions.create
+    known = {text: expected(text, 8, raw=True) for text in BEGINNINGS}
+    ids = {text: [prompt.bos_id, *prompt.tokenizer(text, add_special_tokens=False).input_ids] for text in BEGINNINGS}
+
+    def answers(first):
+        texts = [BEGINNINGS[(first + 3 * step) % len(BEGINNINGS)] for step in range(10)]
+        options = dict(model="ko-mini", prompt=[ids[text] for text in texts] if first % 2 else texts, max_tokens=8)
+        whole = create(**options)
+        *parts, last = create(**options, stream=True, stream_options={"include_usage": True})
+        assert [choice.index for choice in whole.choices] == list(range(10)) and last.usage == whole.usage
+        assert whole.usage.prompt_tokens == sum(len(ids[text]) for text in texts)
+        assert whole.usage.total_tokens - whole.usage.prompt_tokens == whole.usage.completion_tokens <= 80
+        assert len({part.id for part in parts}) == 1 and len({part.choices[0].index for part in parts[:10]}) > 1
+        return texts, [choice.text for choice in whole.choices], told_apart(parts)
+
+    with ThreadPoolExecutor(4) as pool:
+        for texts, whole, streamed in pool.map(answers, range(4)):
+            assert whole == streamed == [known[text] for text in texts]
+    assert len(set(known.values())) >= 5
+
+
+def test_a_stop_text_ends_one_answer_of_a_list(server):
+    texts = BEGINNINGS[:6]
+    whole = [expected(text, 16, raw=True) for text in texts]
+    stop = next(part for part in whole[0][len(whole[0]) // 2 :] if any(part not in other for other in whole))
+    choices = client(server).completions.create(model="ko-mini", prompt=texts, max_tokens=16, stop=stop).choices
+    assert [choice.text for choice in choices] == [text.partition(stop)[0] for text in whole]
+    assert choices[0].finish_reason == "stop" and stop not in choices[0].text
+
+
+def test_every_prompt_of_a_list_counts(server):
+    def refused(prompts, status):
+        got, text, _ = raw(server, "POST", "/v1/completions", json.dumps({"model": "ko-mini", "prompt": prompts}))
+        assert got == status
+        return json.loads(text)["error"]["message"]
+
+    assert refused(["가"] * 65, 400) == "the request has 65 prompts; allowed: 1 to 64"
+    assert "at least 1 item" in refused([], 400)
+    refused(["가", [5]], 400)
+    assert "the prompt has" in refused(["가", "가 " * 900], 400)
+    create = client(server).completions.create
+    stream = create(model="ko-mini", prompt=["옛날"] * 3, max_tokens=800, stream=True, extra_body={"ignore_eos": True})
+    next(iter(stream))
+    assert server.health()["running"] == 3
+    assert "64 requests at once, each prompt of a list counted" in refused(["가"] * 62, 429)
+    stream.response.close()
+    wait_for(lambda: server.health()["running"] == 0, 3)
+
+
+def test_who_leaves_calls_off_every_job_that_is_not_done():
+    """The engine's side of it: a job that is done, or was stopped alone, is not called off again."""
+    engine = EngineProcess.__new__(EngineProcess)  # without the process
+    engine.alive, engine._answers, engine._outbox = True, {}, SimpleQueue()
+    jobs = [Job(number, (4,), 9, ()) for number in range(4)]
+
+    async def leave():
+        async with contextlib.aclosing(engine.generate(jobs)) as parts:
+            waiting = asyncio.ensure_future(anext(parts))
+            await asyncio.sleep(0)
+            engine._deliver([Tokens(0, (5,)), Tokens(1, (6,), "length")])
+            assert [await waiting, await anext(parts)] == [Tokens(0, (5,)), Tokens(1, (6,), "length")]
+            engine.stop(jobs[2])
+
+    asyncio.run(leave())
+    assert [engine._outbox.get() for _ in range(engine._outbox.qsize())] == [*jobs, 2, 0, 3] and not engine._answers
 
 
 def test_an_adapter_is_a_model_name(server):
@@ -428,12 +512,16 @@ def test_what_is_served_unasked_is_what_was_tuned(monkeypatch):
     rules = _sampling(ChatRequest(model="ko-mini", messages=ask("안녕")), settings)
     assert rules.temperature == 0 and not rules.penalized
     monkeypatch.setattr("helpers.instruct.tuning.tuned_adapter", lambda *, base: f"the adapter of {base}")
-    for profile in ("cpu", "t4", "a100"):
-        settings = ServingSettings.load(profile=profile)
-        trained = InstructionSettings.load(profile=profile)
-        assert (settings.model, settings.template) == (trained.model, trained.template)
+    for profile, trained_by in {"cpu": InstructionSettings, "t4": ExportSettings, "a100": InstructionSettings}.items():
+        settings, trained = ServingSettings.load(profile=profile), trained_by.load(profile=profile)
+        assert (settings.model, settings.template) == (
+            trained.model,
+            InstructionSettings.load(profile=profile).template,
+        )
         adapters = with_tuned_adapter(settings).adapters
-        assert str(adapters[f"{settings.name}-tuned"]).endswith(f"the adapter of {settings.model}")
+        assert str(adapters[f"{settings.name}-tuned"]).endswith(
+            f"the adapter of {settings.model}" if profile != "t4" else str(trained.adapter)
+        )
 
 
 def test_sigterm_lets_short_answers_finish_and_ends_long_ones_cleanly(tmp_path):
@@ -503,3 +591,23 @@ def test_a_model_that_cannot_be_loaded_ends_the_start(tmp_path):
 
 if sys.platform != "linux":
     pytestmark = pytest.mark.skip(reason="the server's tests send Linux signals")
+
+
+def test_where_the_limits_of_a_prompt_lie():
+    """The longest prompt and the largest id are taken, one more of either is not; a typed control token stays text."""
+    prompt, _ = reference()
+    settings = ServingSettings.load(tuned=False, max_prompt_tokens=8)
+    served = {"ko-mini": Served("ko-mini", prompt)}
+
+    def ids(given):
+        (job,) = take_order(CompletionRequest(model="ko-mini", prompt=given), served, settings).jobs
+        return job.ids
+
+    largest = len(prompt.tokenizer) - 1
+    assert ids([largest] * 8) == (largest,) * 8
+    with pytest.raises(ApiError, match="9 tokens"):
+        ids([largest] * 9)
+    with pytest.raises(ApiError, match="token id"):
+        ids([largest + 1])
+    typed = ids("</s>")
+    assert set(typed).isdisjoint(prompt.stop_ids) and len(typed) > 2

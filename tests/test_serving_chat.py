@@ -2,12 +2,16 @@
 
 import asyncio
 import functools
+import json
 import os
 import signal
 import sqlite3
 import sys
+import threading
 import time
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.request import Request, urlopen
 
 import openai
 import pytest
@@ -19,7 +23,7 @@ from helpers.serving.chat.conversation import in_korean, open_stream
 from helpers.serving.chat.start import CHAINLIT, chat_command
 from helpers.serving.settings import ServingSettings
 from tests.browser import open_browser
-from tests.serving import ONE_THREAD, QUESTIONS, SMALL, expected, reference
+from tests.serving import ONE_THREAD, QUESTIONS, SMALL, expected, loud_adapter, reference
 
 pytestmark = [
     pytest.mark.browser,
@@ -32,15 +36,57 @@ SECOND = "바닷가 마을의 옛날이야기를 들려주세요."
 def servers(tmp_path_factory):
     folder = tmp_path_factory.mktemp("chat")
     options = SMALL | {"max_prompt_tokens": 200, "max_tokens": 800, "default_tokens": 600}
-    with model_server(folder / "server.log", environment=ONE_THREAD, **options) as server:
+    with (
+        model_server(folder / "server.log", environment=ONE_THREAD, **options) as server,
         # The page's own limit is above the server's: it must ask the server, or every question is refused.
-        chat = {"port": int(server.url.rpartition(":")[2]), "chat_port": free_port(), "max_tokens": 2000}
-        chat |= {"default_tokens": 1500, "chat_history": str(folder / "history.sqlite")}
-        pairs = [part for name, value in chat.items() for part in ("-p", name, str(value))]
-        command = [sys.executable, "-m", "helpers.serving.chat.start", *pairs]
-        with background(command, f"http://127.0.0.1:{chat['chat_port']}", "/", folder / "chat.log", 300, None) as page:
-            page.history = folder / "history.sqlite"
-            yield server, page
+        chat_page(folder, server.url, max_tokens=2000, default_tokens=1500) as page,
+    ):
+        yield server, page
+
+
+@contextmanager
+def chat_page(folder, server_url, **settings):
+    """The page's own process, over the model server at this address."""
+    history = folder / "history.sqlite"
+    chat = {"port": server_url.rpartition(":")[2], "chat_port": free_port(), "chat_history": history} | settings
+    pairs = [part for name, value in chat.items() for part in ("-p", name, str(value))]
+    command = [sys.executable, "-m", "helpers.serving.chat.start", *pairs]
+    with background(command, f"http://127.0.0.1:{chat['chat_port']}", "/", folder / "chat.log", 300, None) as page:
+        page.history = history
+        yield page
+
+
+@contextmanager
+def recorded(server_url):
+    """An address that passes everything on to the server, and the bodies of the questions that came by."""
+    bodies = []
+
+    class Between(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.pass_on(None)
+
+        def do_POST(self):
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            bodies.append(json.loads(body))
+            self.pass_on(body)
+
+        def pass_on(self, body):
+            asked = Request(server_url + self.path, body, {"Content-Type": "application/json"})
+            with urlopen(asked, timeout=60) as answer:
+                self.send_response(answer.status)
+                self.send_header("Content-Type", answer.headers["Content-Type"])
+                self.end_headers()
+                self.wfile.write(answer.read())
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Between) as between:
+        threading.Thread(target=between.serve_forever).start()
+        try:
+            yield f"http://127.0.0.1:{between.server_port}", bodies
+        finally:
+            between.shutdown()
 
 
 def long_question():
@@ -151,19 +197,53 @@ def test_a_question_is_answered_stopped_and_remembered(servers):
             assert len(database.execute("select id from threads").fetchall()) == 1
 
 
+def test_what_is_chosen_in_the_panel_is_what_the_model_server_is_asked(tmp_path):
+    adapters = {"loud.v1": str(loud_adapter(tmp_path / "loud"))}
+    options = SMALL | {"max_prompt_tokens": 200, "max_tokens": 16, "default_tokens": 8, "adapters": adapters}
+    with (
+        model_server(tmp_path / "server.log", environment=ONE_THREAD, **options) as server,
+        recorded(server.url) as (between, asked),
+        chat_page(tmp_path, between, default_tokens=8) as chat,
+        open_browser() as browser,
+    ):
+        page = browser.new_page(viewport={"width": 1100, "height": 800}, locale="en-US")
+        page.goto(chat.url)
+        page.wait_for_selector("#chat-input", timeout=120_000)
+        say(page, QUESTIONS[0])
+        wait_for(lambda: metric(server, 'course_answer_tokens_total{model="loud.v1"}'))
+        page.wait_for_selector("#stop-button", state="detached", timeout=60_000)
+        [unasked] = asked
+        assert (unasked["model"], unasked["temperature"], unasked["max_tokens"]) == ("loud.v1", 0, 8)
+
+        page.locator("#chat-settings-open-modal").click()
+        panel = page.get_by_role("dialog")
+        panel.locator("#model").click()
+        page.get_by_role("option", name="ko-mini", exact=True).click()
+        for slider, key, times in (("#temperature", "ArrowRight", 7), ("#tokens", "ArrowLeft", 3)):
+            for _ in range(times):
+                panel.locator(slider).get_by_role("slider").press(key)
+        panel.locator("#confirm").click()
+        panel.wait_for(state="detached", timeout=60_000)
+        assert metric(server, 'course_answer_tokens_total{model="ko-mini"}') == 0
+        say(page, QUESTIONS[1])
+        wait_for(lambda: metric(server, 'course_answer_tokens_total{model="ko-mini"}'))
+        [chosen] = asked[1:]
+        assert (chosen["model"], chosen["temperature"], chosen["max_tokens"]) == ("ko-mini", pytest.approx(0.7), 5)
+        assert chosen["messages"][-1] == {"role": "user", "content": QUESTIONS[1]}
+
+
 def prompt_tokens(server):
+    return metric(server, "course_prompt_tokens_total")
+
+
+def metric(server, name):
+    """The value of a counter; 0 where it has not begun to count."""
     lines = server.get("/metrics")[1].splitlines()
-    return next(float(line.split()[-1]) for line in lines if line.startswith("course_prompt_tokens_total"))
+    return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
 
 
 def test_an_absent_server_is_said_in_korean(servers, tmp_path):
-    port, nobody = free_port(), free_port()
-    pairs = ["-p", "port", str(nobody), "-p", "chat_port", str(port), "-p", "chat_history", str(tmp_path / "h.sqlite")]
-    command = [sys.executable, "-m", "helpers.serving.chat.start", *pairs]
-    with (
-        background(command, f"http://127.0.0.1:{port}", "/", tmp_path / "chat.log", 300, None) as chat,
-        open_browser() as browser,
-    ):
+    with chat_page(tmp_path, f"http://127.0.0.1:{free_port()}") as chat, open_browser() as browser:
         page = browser.new_page()
         page.goto(chat.url)
         page.wait_for_selector("#chat-input", timeout=120_000)

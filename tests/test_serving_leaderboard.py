@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from dataclasses import replace
 
 import pytest
 
@@ -12,6 +13,7 @@ from helpers.course.files import REPOSITORY
 from helpers.embedding.leaderboard_rows import QueryResult, Row, read_rows, save_row
 from helpers.embedding.mteb_tasks import leaderboard_metrics
 from helpers.serving.comparison import (
+    facts_table,
     newest,
     published_on,
     query_differences,
@@ -106,6 +108,8 @@ def test_empty_page_says_what_to_do(page, tmp_path):
     app = page(tmp_path / "nothing")
     assert not app.exception and "No results yet" in app.info[0].value
     assert set(app.dataframe[0].value["kind"]) == {"published"} and len(app.dataframe[0].value) == 15
+    app.selectbox(key="second").set_value("mGTE").run()  # published figures compare with one another
+    assert not app.exception and "AutoRAG-benchmark" in app.selectbox(key="dataset").options
 
 
 def test_mteb_s_figures_stand_beside_published_ones(page, tmp_path):
@@ -185,7 +189,71 @@ def test_queries_of_two_models_with_their_texts(page, board):
     ours, theirs = (table.value for table in app.table[1:3])
     assert ours["✔"].tolist()[0] == "" and theirs["✔"].tolist()[0] == "✔"
     app.selectbox(key="second").set_value("KoE5").run()
-    assert not app.exception and "Choose two different models" in app.info[0].value
+    assert not app.exception and "not scored on the same test" in app.info[0].value
+    assert "hansol" in app.info[0].value and "Ko-StrategyQA" in app.info[0].value
+    app.selectbox(key="second").set_value("작은 모델").run()
+    assert not app.exception and "two different models" in app.info[0].value
+
+
+def test_one_model_has_nothing_to_be_compared_with(page, tmp_path):
+    save_row(tmp_path, Row("m", "d", "measured", {"ndcg@10": 0.5}))
+    app = page(tmp_path, "--published", str(tmp_path / "none.jsonl"))
+    assert not app.exception and "one model so far" in app.info[0].value and len(app.dataframe[0].value) == 1
+
+
+def test_the_second_model_is_one_that_compares(page, tmp_path):
+    for model, dataset in (("a", "hansol"), ("b", "STS"), ("c", "hansol")):
+        save_row(tmp_path, Row(model, dataset, "measured", {"ndcg@10": 0.5}))
+    app = page(tmp_path)
+    assert (app.selectbox(key="first").value, app.selectbox(key="second").value) == ("a", "c") and not app.exception
+
+
+def test_rows_that_were_asked_other_queries_are_said_not_to_compare(page, board):
+    other = [replace(result, query=f"x{result.query}") for result in results((1.0, 1.0, 1.0))]
+    row = Row("다른 질의", "hansol", "measured", dict.fromkeys(METRICS, 1.0), date="2026-01-02T03:04:05+00:00")
+    for kept, said in ((other, "Only 0 queries"), ([*results((1.0, 1.0, 1.0))[:2], other[2]], "Only 2 queries")):
+        save_row(board, row, kept)
+        app = page(board)
+        app.selectbox(key="second").set_value("다른 질의").run()
+        assert not app.exception and said in app.warning[0].value and "do not compare" in app.warning[0].value
+    app.selectbox(key="second").set_value("작은 모델").run()
+    assert not app.warning
+
+
+def test_queries_of_one_wording_are_told_apart(page, tmp_path):
+    for model, score in (("a", 1.0), ("b", 0.0)):
+        kept = [replace(result, text="같은 질의") for result in results((score, score, score))]
+        save_row(tmp_path, Row(model, "d", "measured", {"ndcg@10": score}), kept)
+    app = page(tmp_path)
+    assert app.selectbox(key="query").options == [f"같은 질의 ({query})" for query in QUERIES]
+    app.selectbox(key="query").set_value("q2").run()
+    assert app.table[0].value["text"].tolist() == [QUERIES["q2"][1]]
+
+
+def test_how_models_were_trained_is_shown(page, tmp_path):
+    rows = {}
+    for model, lr in (("a", 0.1), ("b", 0.2)):
+        start = {"model": "base", "weights": "w", "training": None}
+        training = dict(recipe=f"lesson of {model}", start=start, data={"rows.jsonl": "0f"}, seed=7, processes=1)
+        training |= dict(settings={"lr": lr, "lora_r": 16}, hardware="test", date="2026", versions={}, weights=model)
+        rows[model] = Row(model, "d", "measured", {"ndcg@10": lr}, settings={"top": 100}, training=training)
+        save_row(tmp_path, rows[model])
+    apart = facts_table(rows, differing=True)
+    assert set(apart.index) == {"training.recipe", "training.settings.lr", "training.weights"}
+    assert apart.loc["training.settings.lr"].to_dict() == {"a": "0.1", "b": "0.2"}
+    assert facts_table({"a": rows["a"]}).loc["training.data.rows.jsonl", "a"] == "0f"
+
+    app = page(tmp_path, "--published", str(tmp_path / "none.jsonl"))
+    assert not app.exception and app.dataframe[0].value["training"].tolist() == ["lesson of b", "lesson of a"]
+    assert app.dataframe[1].value.equals(apart)
+    app.selectbox(key="open").set_value(rows["b"].key).run()
+    measured, trained = (app.dataframe[place].value["b"] for place in (1, 2))
+    assert measured["settings.top"] == "100" and not [fact for fact in measured.index if "training" in fact]
+    assert trained["training.seed"] == "7" and trained["training.settings.lora_r"] == "16"
+    save_row(tmp_path, replace(rows["b"], training=None))
+    app = page(tmp_path, "--published", str(tmp_path / "none.jsonl"))
+    app.selectbox(key="open").set_value(rows["b"].key).run()
+    assert not app.exception and any("no record" in caption.value for caption in app.caption)
 
 
 @pytest.mark.browser

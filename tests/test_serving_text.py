@@ -56,7 +56,8 @@ def test_a_continuation_begins_with_the_space_of_its_first_piece():
     assert "".join(stream(PROMPT, after, continued=before)[0]) == " 100년 "
     assert "".join(stream(PROMPT, after, [" "], continued=before)[0]) == ""
     ended = [*before, PROMPT.eos_id]  # what comes after an ended text is no part of it
-    assert "".join(stream(PROMPT, after, continued=ended)[0]) == "100년 "
+    for whole in (ended, [*ended, *before, PROMPT.eos_id]):
+        assert "".join(stream(PROMPT, after, continued=whole)[0]) == "100년 "
 
 
 def test_only_a_window_is_decoded_anew():
@@ -81,6 +82,13 @@ def test_stop_texts_are_cut_and_never_shown_in_part(stop, expected):
     prompt, ids = bytewise("답은 둘###끝")
     parts, writer = stream(prompt, ids, [stop])
     assert "".join(parts) == expected and writer.stopped == (stop != "없음")
+
+
+def test_the_first_of_several_stop_texts_ends_the_answer():
+    prompt, ids = bytewise("가나다라")
+    assert "".join(stream(prompt, ids, ["라", "나"])[0]) == "가"
+    writer = AnswerText(prompt, ["라", "나"])
+    assert writer.feed(ids) == "가" and writer.stopped  # also where all of them come at once
 
 
 def test_what_looked_like_a_stop_text_is_sent_when_it_is_none():

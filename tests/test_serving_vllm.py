@@ -2,12 +2,14 @@
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 
 from helpers.instruct.export import adapted_model
 from helpers.instruct.generation import LocalModel
 from helpers.serving.background import model_server
+from helpers.serving.vllm_batch import VllmBatch
 from tests.serving import BEGINNINGS, MODEL, ONE_THREAD, QUESTIONS, SMALL, ask, client, expected, loud_adapter
 
 if sys.platform != "linux":
@@ -26,6 +28,16 @@ def server(loud):
     given = SMALL | LIMITS | {"adapters": {"loud.v1": str(loud)}, "backend": "vllm"}
     with model_server(loud.with_name("log"), environment=ONE_THREAD, **given) as running:
         yield running
+
+
+@pytest.mark.parametrize("gpu, eager", [("none", True), ("t4", False)])
+def test_kernels_are_compiled_on_a_gpu_only(monkeypatch, gpu, eager):
+    told = {}
+    monkeypatch.setattr("vllm.EngineArgs", lambda **options: told.update(options))
+    monkeypatch.setattr("vllm.v1.engine.llm_engine.LLMEngine.from_engine_args", lambda arguments: None)
+    monkeypatch.setattr("helpers.instruct.engine_start.detect_machine", lambda: SimpleNamespace(gpu_class=gpu))
+    VllmBatch(MODEL, size=2, context=64, dtype="float32", adapters={}, memory_share=0.1, seed=13)
+    assert told["enforce_eager"] is eager
 
 
 def test_answers_are_those_of_transformers_with_and_without_adapter_in_one_batch(server, loud):
@@ -57,3 +69,15 @@ def test_a_stream_ends_at_a_stop_text_at_its_length_and_not_where_it_may_not(ser
     longest = create(model="ko-mini", prompt=text, max_tokens=24, extra_body={"ignore_eos": True})
     assert (longest.choices[0].finish_reason, longest.usage.completion_tokens) == ("length", 24)
     assert server.health()["running"] == 0 and server.health()["restarts"] == 0
+
+
+def test_a_list_of_prompts_gets_a_choice_each(server):
+    """As over transformers; a stop text ends one answer, and its tokens that are still on their way disturb nobody."""
+    create = client(server).completions.create
+    whole = [expected(text, 12, raw=True) for text in BEGINNINGS[:10]]
+    choices = create(model="ko-mini", prompt=BEGINNINGS[:10]).choices
+    assert [(choice.index, choice.text) for choice in choices] == list(enumerate(whole))
+    stop, texts = whole[0][len(whole[0]) // 2], [""] * 10
+    for part in create(model="ko-mini", prompt=BEGINNINGS[:10], stop=stop, stream=True):
+        texts[part.choices[0].index] += part.choices[0].text
+    assert texts == [text.partition(stop)[0] for text in whole] and server.health()["running"] == 0

@@ -9,23 +9,26 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 from helpers.course.errors import InputError
-from helpers.serving import protocol
+from helpers.instruct.prompts import Prompt
+from helpers.serving.answer_schema import Answer, ChatChoice, ChatCompletion, Completion, TextChoice, Usage
 from helpers.serving.engine import Engine, EngineDied, EngineNotReady, EngineRefused
 from helpers.serving.errors import ApiError
 from helpers.serving.jobs import Finish, Job, Sampling
 from helpers.serving.metrics import Metrics
+from helpers.serving.request_schema import ChatRequest, CompletionRequest
 from helpers.serving.served import Served
 from helpers.serving.settings import ServingSettings
 from helpers.serving.text import AnswerText
 
 NUMBERS = itertools.count(1)
-Request = protocol.ChatRequest | protocol.CompletionRequest
+Request = ChatRequest | CompletionRequest
 
 
 @dataclass
 class Piece:
-    """Some new text of an answer. ``tokens``: how many the answer has by now."""
+    """Some new text of one answer. ``index``: of its prompt; ``tokens``: how many all answers of the order have by now."""
 
+    index: int
     text: str
     tokens: int
     finish: Finish | None
@@ -33,9 +36,9 @@ class Piece:
 
 @dataclass
 class Order:
-    """One request, understood: whom to ask what, and how to name the answer."""
+    """One request, understood: whom to ask what (a job for each prompt), and how to name the answer."""
 
-    job: Job
+    jobs: list[Job]
     served: Served
     stops: list[str]
     chat: bool
@@ -44,27 +47,28 @@ class Order:
 
     def __post_init__(self) -> None:
         self.id = ("chatcmpl-" if self.chat else "cmpl-") + uuid.uuid4().hex
+        self.read = sum(len(job.ids) for job in self.jobs)
 
 
 def take_order(request: Request, served: dict[str, Served], settings: ServingSettings) -> Order:
     """Check a request against what is served and allowed. Raises :class:`ApiError` (400, 404)."""
-    chosen, chat = served.get(request.model), isinstance(request, protocol.ChatRequest)
+    chosen, chat = served.get(request.model), isinstance(request, ChatRequest)
     if chosen is None:
         names = ", ".join(served)
         raise ApiError(404, "there is no such model", allowed=names, param="model", code="model_not_found")
-    ids = _prompt_ids(request, chosen)
-    if len(ids) > settings.max_prompt_tokens:
-        what, allowed = f"the prompt has {len(ids):,} tokens", f"{settings.max_prompt_tokens:,}"
-        param = "messages" if chat else "prompt"
-        raise ApiError(400, what, allowed=allowed, param=param, code="context_length_exceeded")
+    prompts = _prompts(request, chosen, settings.max_requests)
+    for ids in prompts:
+        if len(ids) > settings.max_prompt_tokens:
+            what, allowed = f"the prompt has {len(ids):,} tokens", f"{settings.max_prompt_tokens:,}"
+            param = "messages" if chat else "prompt"
+            raise ApiError(400, what, allowed=allowed, param=param, code="context_length_exceeded")
     limit, tokens = request.limit
     if tokens is not None and tokens > settings.max_tokens:
         allowed = f"1 to {settings.max_tokens:,}"
         raise ApiError(400, f"{limit} is {tokens:,}", allowed=allowed, param=limit, code="too_many_tokens")
     stop_ids = () if request.ignore_eos else chosen.prompt.stop_ids
-    tokens = tokens or settings.default_tokens
-    job = Job(next(NUMBERS), tuple(ids), tokens, stop_ids, chosen.adapter, _sampling(request, settings))
-    return Order(job, chosen, request.stops, chat)
+    how = tokens or settings.default_tokens, stop_ids, chosen.adapter, _sampling(request, settings)
+    return Order([Job(next(NUMBERS), tuple(ids), *how) for ids in prompts], chosen, request.stops, chat)
 
 
 def _sampling(request: Request, settings: ServingSettings) -> Sampling:
@@ -73,17 +77,25 @@ def _sampling(request: Request, settings: ServingSettings) -> Sampling:
     return Sampling(**own | {name: value for name, value in given.items() if value is not None})
 
 
-def _prompt_ids(request: Request, served: Served) -> list[int]:
+def _prompts(request: Request, served: Served, most: int) -> list[list[int]]:
+    """The ids of each prompt, of which there are ``most`` at most."""
     prompt = served.prompt
-    if isinstance(request, protocol.ChatRequest):
+    if isinstance(request, ChatRequest):
         try:
-            return prompt.message_ids(joined([message.plain() for message in request.messages]))
+            return [prompt.message_ids(joined([message.plain() for message in request.messages]))]
         except InputError as error:
             allowed = error.allowed if isinstance(error.allowed, str) else error.hint or ""
             raise ApiError(400, f"{error.what} ({error.place})", allowed=allowed, param="messages") from error
-    first = [] if prompt.bos_id is None else [prompt.bos_id]
-    given = request.text_or_ids
+    if len(request.prompts) > most:
+        what, allowed = f"the request has {len(request.prompts):,} prompts", f"1 to {most:,}"
+        raise ApiError(400, what, allowed=allowed, param="prompt", code="too_many_prompts")
+    return [_prompt_ids(each, prompt) for each in request.prompts]
+
+
+def _prompt_ids(given: str | list[int], prompt: Prompt) -> list[int]:
+    """The ids of a text that is to be continued as it stands."""
     if isinstance(given, str):
+        first = [] if prompt.bos_id is None else [prompt.bos_id]
         return first + prompt.tokenizer(given, add_special_tokens=False, split_special_tokens=True).input_ids
     largest = len(prompt.tokenizer) - 1
     if max(given) > largest:
@@ -102,23 +114,32 @@ def joined(messages: list[dict[str, str]]) -> list[dict[str, str]]:
 
 
 async def pieces(order: Order, engine: Engine, metrics: Metrics) -> AsyncIterator[Piece]:
-    """The answer as it is written. Raises :class:`ApiError` where the engine fails."""
-    continued = None if order.chat else order.job.ids
-    writer, tokens, first = AnswerText(order.served.prompt, order.stops, continued), 0, True
-    metrics.prompt_tokens.inc(len(order.job.ids))
+    """The answers as they are written, piece by piece. Raises :class:`ApiError` where the engine fails."""
+    prompt, tokens, first = order.served.prompt, 0, True
+    writers = {
+        job.id: (index, job, AnswerText(prompt, order.stops, None if order.chat else job.ids))
+        for index, job in enumerate(order.jobs)
+    }
+    metrics.prompt_tokens.inc(order.read)
     try:
-        async with contextlib.aclosing(engine.generate(order.job)) as generated:
+        async with contextlib.aclosing(engine.generate(order.jobs)) as generated:
             async for part in generated:
+                if part.job not in writers:
+                    continue  # on its way when a stop text ended this answer
+                index, job, writer = writers[part.job]
                 tokens += len(part.ids)
-                shown = part.ids if order.job.stop_ids else without(order.served.prompt.stop_ids, part.ids)
+                shown = part.ids if job.stop_ids else without(prompt.stop_ids, part.ids)
                 text = writer.feed(shown, last=part.finish is not None)
                 finish = "stop" if writer.stopped else part.finish
+                if finish:
+                    del writers[part.job]
+                    engine.stop(job)
                 if first and (text or finish):
                     metrics.first.observe(time.perf_counter() - order.started)
                     first = False
                 if text or finish:
-                    yield Piece(text, tokens, finish)
-                if finish:
+                    yield Piece(index, text, tokens, finish)
+                if not writers:
                     return
     except EngineDied:
         raise ApiError(503, "the engine died while it wrote this answer", code="engine_died", retry_after=5) from None
@@ -136,7 +157,7 @@ def without(stop_ids: tuple[int, ...], ids: tuple[int, ...]) -> tuple[int, ...]:
 
 
 async def events(order: Order, engine: Engine, metrics: Metrics, *, usage: bool) -> AsyncIterator[str]:
-    """The answer as the data of server-sent events."""
+    """The answers as the data of server-sent events."""
     kind = "chat.completion.chunk" if order.chat else "text_completion"
     head = {"id": order.id, "object": kind, "created": order.created, "model": order.served.name}
     first = {"role": "assistant"}
@@ -144,28 +165,29 @@ async def events(order: Order, engine: Engine, metrics: Metrics, *, usage: bool)
         async for piece in written:
             body = {"delta": first | {"content": piece.text}} if order.chat else {"text": piece.text}
             first, last = {}, piece
-            choice = {"index": 0, **body, "finish_reason": piece.finish}
+            choice = {"index": piece.index, **body, "finish_reason": piece.finish}
             yield json.dumps(head | {"choices": [choice]}, ensure_ascii=False)
     if usage:
         yield json.dumps(head | {"choices": [], "usage": usage_of(order, last.tokens).model_dump()})
     yield "[DONE]"
 
 
-async def whole(order: Order, engine: Engine, metrics: Metrics) -> protocol.ChatCompletion | protocol.Completion:
-    """The answer in one."""
+async def whole(order: Order, engine: Engine, metrics: Metrics) -> ChatCompletion | Completion:
+    """The answers in one."""
+    texts, finishes = [""] * len(order.jobs), {}
     async with contextlib.aclosing(pieces(order, engine, metrics)) as written:
-        parts = [piece async for piece in written]
-    text, last = "".join(part.text for part in parts), parts[-1]
+        async for piece in written:
+            texts[piece.index] += piece.text
+            finishes[piece.index], tokens = piece.finish, piece.tokens
     head = {"id": order.id, "created": order.created, "model": order.served.name}
-    usage = usage_of(order, last.tokens)
+    usage = usage_of(order, tokens)
     if order.chat:
-        choice = protocol.ChatChoice(message=protocol.Answer(content=text), finish_reason=last.finish)
-        return protocol.ChatCompletion(**head, choices=[choice], usage=usage)
-    choice = protocol.TextChoice(text=text, finish_reason=last.finish)
-    return protocol.Completion(**head, choices=[choice], usage=usage)
+        choice = ChatChoice(message=Answer(content=texts[0]), finish_reason=finishes[0])
+        return ChatCompletion(**head, choices=[choice], usage=usage)
+    choices = [TextChoice(index=n, text=text, finish_reason=finishes[n]) for n, text in enumerate(texts)]
+    return Completion(**head, choices=choices, usage=usage)
 
 
-def usage_of(order: Order, tokens: int) -> protocol.Usage:
+def usage_of(order: Order, tokens: int) -> Usage:
     """``tokens``: all that were generated, those of a stop text and the stop token among them."""
-    read = len(order.job.ids)
-    return protocol.Usage(prompt_tokens=read, completion_tokens=tokens, total_tokens=read + tokens)
+    return Usage(prompt_tokens=order.read, completion_tokens=tokens, total_tokens=order.read + tokens)

@@ -4,6 +4,7 @@ POST /v1/chat/completions and /v1/completions (streamed or not), GET /v1/models,
 """
 
 import contextlib
+import functools
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -15,18 +16,29 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from helpers.serving import answers, protocol
+from helpers.serving import answers
+from helpers.serving.answer_schema import (
+    ChatChunk,
+    ChatCompletion,
+    Completion,
+    ErrorBody,
+    Health,
+    ModelCard,
+    ModelList,
+    TextChunk,
+)
 from helpers.serving.engine import Engine
 from helpers.serving.errors import ApiError
 from helpers.serving.gate import Gate
 from helpers.serving.metrics import Metrics
+from helpers.serving.request_schema import INSIDE, ChatRequest, CompletionRequest
 from helpers.serving.responses import EventStream, Whole
 from helpers.serving.served import Served
 from helpers.serving.settings import ServingSettings
 from helpers.serving.turns import Turns
 
 ERRORS = {
-    status: {"model": protocol.ErrorBody, "description": text}
+    status: {"model": ErrorBody, "description": text}
     for status, text in {
         400: "The request asks for what is not allowed; the message says what is",
         401: "The key is missing or wrong",
@@ -46,7 +58,7 @@ REFERENCE = "#/components/schemas/{model}"
 
 def streamed(chunk: type[BaseModel]) -> dict[str, Any]:
     """An event stream in OpenAPI's words (`itemSchema`, as FastAPI writes it): each event is a chunk, an error or [DONE]."""
-    bodies = [{"$ref": REFERENCE.format(model=model.__name__)} for model in (chunk, protocol.ErrorBody)]
+    bodies = [{"$ref": REFERENCE.format(model=model.__name__)} for model in (chunk, ErrorBody)]
     body = {"type": "string", "contentMediaType": "application/json", "contentSchema": {"anyOf": bodies}}
     event = {"type": "object", "required": ["data"], "properties": {"data": {"anyOf": [{"const": "[DONE]"}, body]}}}
     return {"description": "The answer", "content": {"text/event-stream": {"itemSchema": event}}}
@@ -77,50 +89,51 @@ def make_app(settings: ServingSettings, served: dict[str, Served], engine: Engin
 
     def respond(request: answers.Request) -> Response:
         order = answers.take_order(request, served, settings)
+        take = functools.partial(turns.take, len(order.jobs))
         if request.stream:
-            return EventStream(turns, lambda: answers.events(order, engine, metrics, usage=request.wants_usage))
-        return Whole(turns, lambda: answers.whole(order, engine, metrics))
+            return EventStream(take, lambda: answers.events(order, engine, metrics, usage=request.wants_usage))
+        return Whole(take, lambda: answers.whole(order, engine, metrics))
 
     def answers_with(whole: type[BaseModel], chunk: type[BaseModel]) -> dict[str, Any]:
         return {"response_class": JSONResponse, "response_model": whole, "responses": ERRORS | {200: streamed(chunk)}}
 
-    @app.post("/v1/chat/completions", **answers_with(protocol.ChatCompletion, protocol.ChatChunk))
-    async def chat(request: protocol.ChatRequest) -> Response:
+    @app.post("/v1/chat/completions", **answers_with(ChatCompletion, ChatChunk))
+    async def chat(request: ChatRequest) -> Response:
         return respond(request)
 
-    @app.post("/v1/completions", **answers_with(protocol.Completion, protocol.TextChunk))
-    async def completions(request: protocol.CompletionRequest) -> Response:
+    @app.post("/v1/completions", **answers_with(Completion, TextChunk))
+    async def completions(request: CompletionRequest) -> Response:
         return respond(request)
 
-    def card(entry: Served) -> protocol.ModelCard:
-        return protocol.ModelCard(
+    def card(entry: Served) -> ModelCard:
+        return ModelCard(
             id=entry.name, created=entry.created, parent=settings.name if entry.adapter else None,
             max_prompt_tokens=settings.max_prompt_tokens, max_tokens=settings.max_tokens,
         )  # fmt: skip
 
     @app.get("/v1/models", responses={401: ERRORS[401]})
-    async def models() -> protocol.ModelList:
-        return protocol.ModelList(data=[card(entry) for entry in served.values()])
+    async def models() -> ModelList:
+        return ModelList(data=[card(entry) for entry in served.values()])
 
     @app.get("/v1/models/{name}", responses={status: ERRORS[status] for status in (400, 401, 404)})
-    async def model(name: str) -> protocol.ModelCard:
+    async def model(name: str) -> ModelCard:
         if name not in served:
             names = ", ".join(served)
             raise ApiError(404, "there is no such model", allowed=names, param="model", code="model_not_found")
         return card(served[name])
 
-    @app.get("/health", responses={503: {"model": protocol.Health, "description": "No engine at the moment"}})
+    @app.get("/health", responses={503: {"model": Health, "description": "No engine at the moment"}})
     async def health() -> Response:
         status = "closing" if turns.closing else "ready" if engine.ready else "restarting"
-        body = protocol.Health(
-            status=status, running=len(turns.open), limit=turns.limit, restarts=engine.restarts,
+        body = Health(
+            status=status, running=turns.running, limit=turns.limit, restarts=engine.restarts,
             engine_pid=None if settings.api_key else engine.pid,
         )  # fmt: skip
         return JSONResponse(body.model_dump(exclude_none=True), 200 if status == "ready" else 503)
 
     @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
     async def counters() -> Response:
-        metrics.running.set(len(turns.open))
+        metrics.running.set(turns.running)
         metrics.restarts.set(engine.restarts)
         return Response(metrics.text(), media_type="text/plain; version=0.0.4")
 
@@ -129,15 +142,17 @@ def make_app(settings: ServingSettings, served: dict[str, Served], engine: Engin
 
 
 def _say_what_is_allowed(app: FastAPI, settings: ServingSettings, served: dict[str, Served]) -> None:
-    """Put the names that are served and the longest answer into the OpenAPI description."""
+    """Put the names that are served, the longest answer and the most prompts into the OpenAPI description."""
     description = app.openapi()  # kept by FastAPI, and served from there
-    chunks = [(chunk, "serialization") for chunk in (protocol.ChatChunk, protocol.TextChunk)]
+    chunks = [(chunk, "serialization") for chunk in (ChatChunk, TextChunk)]
     description["components"]["schemas"] |= models_json_schema(chunks, ref_template=REFERENCE)[1]["$defs"]
     for name in ("ChatRequest", "CompletionRequest"):
         fields = description["components"]["schemas"][name]["properties"]
         fields["model"]["enum"] = list(served)
         for limit in {"max_tokens", "max_completion_tokens"} & set(fields):
             fields[limit]["anyOf"][0]["maximum"] = settings.max_tokens
+    for several in fields["prompt"]["anyOf"][2:]:  # a text, ids, texts, lists of ids
+        several["maxItems"] = settings.max_requests
     [parameter] = description["paths"]["/v1/models/{name}"]["get"]["parameters"]
     parameter["schema"]["enum"] = list(served)
 
@@ -156,9 +171,9 @@ async def _invalid(request: Request, error: RequestValidationError) -> Response:
     wrong = [each for each, place in zip(error.errors(), places, strict=True) if place == deepest]
     name, code = ".".join(map(str, deepest)), wrong[0]["type"]
     if code == "extra_forbidden":
-        owner = next((protocol.INSIDE[part] for part in reversed(deepest[:-1]) if part in protocol.INSIDE), None)
+        owner = next((INSIDE[part] for part in reversed(deepest[:-1]) if part in INSIDE), None)
         chat = request.url.path.endswith("/chat/completions")
-        owner = owner or (protocol.ChatRequest if chat else protocol.CompletionRequest)
+        owner = owner or (ChatRequest if chat else CompletionRequest)
         what, allowed = "not offered here", ", ".join(owner.model_fields)
     else:
         what, allowed = " or ".join(dict.fromkeys(each["msg"] for each in wrong)), ""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pandas as pd
 
@@ -12,7 +13,7 @@ from helpers.embedding.leaderboard_rows import QueryResult, Row
 
 ONE_NAME = {"AutoRAGRetrieval": "AutoRAG-benchmark"}
 """Data sets that MTEB calls one way and published tables another."""
-FACTS = ("kind", "split", "queries", "documents", "seed", "hardware", "date", "settings", "source")
+FACTS = ("kind", "split", "queries", "documents", "seed", "hardware", "date", "settings", "training", "source")
 TIE = 1e-9
 
 
@@ -33,9 +34,32 @@ def rows_table(rows: Sequence[Row]) -> pd.DataFrame:
         facts = {name: getattr(row, name) for name in FACTS}
         told = {key: value for key, value in row.settings.items() if value is not None}
         facts["settings"] = json.dumps(told, ensure_ascii=False) if told else ""
+        facts["training"] = row.training["recipe"] if row.training else None
         lines.append({"model": row.model, "dataset": dataset_of(row), **row.metrics, **facts})
     metrics = list(dict.fromkeys(name for row in rows for name in row.metrics))
     return pd.DataFrame(lines, columns=["model", "dataset", FACTS[0], *metrics, *FACTS[1:]])
+
+
+def facts_table(rows: Mapping[str, Row], *, differing: bool = False) -> pd.DataFrame:
+    """All that rows say beside their scores, as text: a line a fact, a column a row; parts of a fact behind a dot.
+
+    ``differing`` leaves out what is the same in all of them. Empty where a row does not say it.
+    """
+    columns = {name: _told({fact: getattr(row, fact) for fact in FACTS}) for name, row in rows.items()}
+    facts = dict.fromkeys(fact for told in columns.values() for fact in told)
+    if differing:
+        facts = [fact for fact in facts if len({told.get(fact) for told in columns.values()}) > 1]
+    return pd.DataFrame({name: [told.get(fact) for fact in facts] for name, told in columns.items()}, index=[*facts])
+
+
+def _told(values: Mapping[str, Any], before: str = "") -> dict[str, str]:
+    told = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            told |= _told(value, f"{before}{key}.")
+        elif value is not None:
+            told[before + key] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return told
 
 
 def sorted_table(table: pd.DataFrame, by: str, *, best_first: bool = True) -> pd.DataFrame:

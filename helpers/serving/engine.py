@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 
 from helpers.serving import worker
 from helpers.serving.jobs import Job, Refused, Tokens
@@ -44,31 +44,38 @@ class EngineProcess:
         signal.signal(signal.SIGINT, handler)
         theirs.close()  # or the pipe would not end with the process
         self._loop = asyncio.get_running_loop()
-        self._answers: dict[int, asyncio.Queue] = {}
+        self._answers: dict[int, asyncio.Queue] = {}  # of the jobs under way
         self._outbox: queue.SimpleQueue = queue.SimpleQueue()
         self._on_death, self.alive, self.last_word = on_death, True, time.monotonic()
         self.ready: asyncio.Future[None] = self._loop.create_future()
         for work in (self._receive, self._send):
             threading.Thread(target=work, daemon=True).start()
 
-    async def generate(self, job: Job) -> AsyncIterator[Tokens]:
-        """The tokens of a job as they come. To leave the iteration is to stop the job. Raises :class:`EngineDied`."""
+    async def generate(self, jobs: Sequence[Job]) -> AsyncGenerator[Tokens]:
+        """The tokens of these jobs as they come, for as long as one asks: to leave the iteration stops what is not done.
+
+        Raises :class:`EngineDied` and :class:`EngineRefused`.
+        """
         if not self.alive:
             raise EngineDied
-        answer = self._answers[job.id] = asyncio.Queue()
-        self._outbox.put(job)
-        done = False
+        answers: asyncio.Queue[Tokens | Exception] = asyncio.Queue()
+        for job in jobs:
+            self._answers[job.id] = answers
+            self._outbox.put(job)
         try:
-            while not done:
-                item = await answer.get()
-                done = isinstance(item, Exception) or item.finish is not None
+            while True:
+                item = await answers.get()
                 if isinstance(item, Exception):
                     raise item
                 yield item
         finally:
-            self._answers.pop(job.id, None)
-            if not done:
-                self._outbox.put(job.id)
+            for job in jobs:
+                self.stop(job)
+
+    def stop(self, job: Job) -> None:
+        """End one job; one that is done already is no error."""
+        if self._answers.pop(job.id, None):
+            self._outbox.put(job.id)
 
     def close(self) -> None:
         """End the process: first by asking, then by force. Blocks for some seconds at most."""
@@ -105,16 +112,18 @@ class EngineProcess:
             self.ready.set_result(None)
             return
         for item in message:
-            if answer := self._answers.get(item.job):
-                answer.put_nowait(EngineRefused(item.why) if isinstance(item, Refused) else item)
+            if answers := self._answers.get(item.job):
+                answers.put_nowait(EngineRefused(item.why) if isinstance(item, Refused) else item)
+                if isinstance(item, Refused) or item.finish:
+                    del self._answers[item.job]
 
     def _died(self) -> None:
         if not self.alive:
             return
         self.alive = False
         self._outbox.put(None)
-        for answer in self._answers.values():
-            answer.put_nowait(EngineDied())
+        for answers in self._answers.values():
+            answers.put_nowait(EngineDied())
         if not self.ready.done():
             self.ready.set_exception(EngineDied())
             self.ready.exception()  # seen, even where nobody waits
@@ -148,12 +157,15 @@ class Engine:
         """The id of the engine's process."""
         return self._current.process.pid if self._current else None
 
-    async def generate(self, job: Job) -> AsyncIterator[Tokens]:
+    def generate(self, jobs: Sequence[Job]) -> AsyncGenerator[Tokens]:
         """As the process's own. Raises :class:`EngineNotReady`, :class:`EngineDied` and :class:`EngineRefused`."""
         if not self.ready:
             raise EngineNotReady
-        async for tokens in self._current.generate(job):
-            yield tokens
+        return self._current.generate(jobs)
+
+    def stop(self, job: Job) -> None:
+        """As the process's own; the jobs of one that died are done."""
+        self._current.stop(job)
 
     def kill_if_silent(self) -> None:
         """End an engine that said nothing for as long as an answer may take; its death is handled like any other."""

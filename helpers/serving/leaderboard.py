@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +19,9 @@ from helpers.course.paths import repository_path, short_path
 from helpers.embedding.leaderboard_rows import ROWS_FILE, QueryResult, Row, read_query_results, read_rows
 from helpers.serving.comparison import (
     FACTS,
+    compared_on,
     dataset_of,
+    facts_table,
     newest,
     published_on,
     query_differences,
@@ -30,11 +33,9 @@ from helpers.serving.leaderboard_figures import bars, radar
 
 RESULTS = "outputs/05_embedding_evaluation/leaderboard"
 PUBLISHED = "sample_data/published/koe5.jsonl"
-MAIN = (
-    "ndcg@10",
-    "ndcg@1",
-    "spearman",
-)  # to begin with, the first that is there (a bare string would be shown on the page)
+# What is shown to begin with, the first that is there. (Streamlit would put a docstring here on the page.)
+MAIN = ("ndcg@10", "ndcg@1", "spearman")
+FACT = {"_index": st.column_config.Column("fact", width="medium")}
 
 
 def page(results: Path, published: Path) -> None:
@@ -51,8 +52,7 @@ def page(results: Path, published: Path) -> None:
         st.caption(f"{len(measured)} rows measured here (`{short_path(results)}`), {len(others)} published by others")
     if measured or others:
         _board(_filtered([*measured, *others]))
-    if measured:
-        _comparison(measured + others, results)
+        _comparison([*measured, *others], results)
 
 
 def _read(path: Path) -> list[Row]:
@@ -70,7 +70,7 @@ def _readable(read: Callable[[], list]) -> list:
 
 def _filtered(rows: list[Row]) -> list[Row]:
     with st.sidebar:
-        st.header("Filter · 거르기")
+        st.header("Filter all rows · 거르기")
         kinds = st.multiselect("Measured or published", sorted({row.kind for row in rows}), key="kinds")
         datasets = st.multiselect("Data sets", sorted({dataset_of(row) for row in rows}), key="datasets")
         name = st.text_input("Model name contains", key="name").strip().casefold()
@@ -100,22 +100,53 @@ def _board(rows: list[Row]) -> None:
     st.caption(
         "Rows of kind *published* are figures of others, from the source named; this course did not run those models."
     )
+    _one_row({row.key: row for row in rows})
+
+
+def _one_row(rows: dict[str, Row]) -> None:
+    names = {key: " · ".join((row.model, compared_on(row), row.date or row.kind)) for key, row in rows.items()}
+    names = _labels(dict(sorted(names.items(), key=lambda item: item[1])))
+    chosen = st.selectbox("Open a row", list(names), None, names.get, key="open", placeholder="all that it says")
+    if chosen is None:
+        return
+    row, columns = rows[chosen], st.columns(2)
+    facts = facts_table({row.model: row})
+    trained = facts.index.str.startswith("training.")
+    columns[0].dataframe(facts[~trained], column_config=FACT, key="measured")
+    if row.training:
+        columns[1].dataframe(facts[trained], column_config=FACT, key="trained")
+    else:
+        columns[1].caption("It does not say how the model was trained: no record lay beside the weights.")
+
+
+def _labels(names: dict[str, str]) -> dict[str, str]:
+    """The same names, equal ones with their key behind: a selectbox knows its options by what it shows."""
+    times = Counter(names.values())
+    return {key: name if times[name] == 1 else f"{name} ({key})" for key, name in names.items()}
 
 
 def _comparison(rows: list[Row], results: Path) -> None:
     st.subheader("Two models · 두 모델 비교")
-    names = list(
-        dict.fromkeys(row.model for row in sorted(rows, key=lambda row: (row.kind, row.model)))
-    )  # measured first
+    measured_first = sorted(rows, key=lambda row: (row.kind, row.model))
+    names = list(dict.fromkeys(row.model for row in measured_first))
+    if len(names) < 2:
+        st.info("There is one model so far: another one must be measured before there is anything to compare.")
+        return
+    tests = {name: sorted({compared_on(row) for row in rows if row.model == name}) for name in names}
     left, middle, right = st.columns(3)
     first = left.selectbox("First model", names, key="first")
-    second = middle.selectbox("Second model", names, index=min(1, len(names) - 1), key="second")
+    fits = [place for place, name in enumerate(names) if name != first and set(tests[name]) & set(tests[first])]
+    second = middle.selectbox("Second model", names, index=(fits or [1])[0], key="second")
     metrics = list(dict.fromkeys(name for row in rows if row.model in (first, second) for name in row.metrics))
     metrics = [name for name in metrics if not side_by_side(rows, first, second, name).empty] or metrics
     metric = right.selectbox("Metric", metrics, index=metrics.index(_main(metrics)), key="metric")
+    if first == second:
+        st.info("Choose two different models.")
+        return
     table = side_by_side(rows, first, second, metric)
-    if first == second or table.empty:
-        st.info("Choose two different models that were scored on the same data set with this metric.")
+    if table.empty:
+        told = "\n".join(f"- **{name}**: {'; '.join(tests[name])}" for name in (first, second))
+        st.info(f"These two were not scored on the same test with {metric}, so no figures compare.\n\n{told}")
         return
     published = {model: published_on(rows, model, table["dataset"]) for model in (first, second)}
     st.plotly_chart(bars(table, published, metric), key="bars")
@@ -124,15 +155,29 @@ def _comparison(rows: list[Row], results: Path) -> None:
     if len(set(chosen[0].metrics) & set(chosen[1].metrics)) > 2:
         names = tuple(f"{row.model}{' (published)' * (row.kind == 'published')}" for row in chosen)
         st.plotly_chart(radar(chosen[0].metrics, chosen[1].metrics, names), key="radar")
+    differing = facts_table(dict(zip((first, second), chosen, strict=True)), differing=True)
+    if not differing.empty:
+        st.dataframe(differing, column_config=FACT, placeholder="–", key="differences")
+        st.caption(
+            "Where the two rows differ beside their scores: how they were measured, and how the models were trained, as far "
+            "as it was recorded. Of several rows of a model on one test, the last measured is compared."
+        )
     each = (_readable(lambda row=row: read_query_results(results, row)) for row in chosen)
     _queries(*each, metric, first, second)
 
 
 def _queries(one: list[QueryResult], two: list[QueryResult], metric: str, first: str, second: str) -> None:
     st.subheader("Query by query · 질의별 승패")
-    table = query_differences(one, two, metric)
-    if table.empty:
+    if not (one and two):
         st.info("Single queries were not kept for one of these rows (published figures and STS have none).")
+        return
+    table = query_differences(one, two, metric)
+    if len(table) < max(len(one), len(two)):
+        st.warning(
+            f"Only {len(table)} queries are in both rows ({len(one)} and {len(two)}): the figures above are means over "
+            "different queries and do not compare."
+        )
+    if table.empty:
         return
     counts = table["result"].value_counts()
     for column, (result, label) in zip(
@@ -144,9 +189,10 @@ def _queries(one: list[QueryResult], two: list[QueryResult], metric: str, first:
     if part.empty:
         st.info("There is no such query.")
         return
-    named = part.drop(columns="id").rename(columns={"first": first, "second": second})
-    st.dataframe(named, hide_index=True, key="queries")
-    texts = dict(zip(part["id"], part["query"], strict=True))
+    st.dataframe(
+        part.drop(columns="id"), hide_index=True, column_config={"first": first, "second": second}, key="queries"
+    )
+    texts = _labels(dict(zip(part["id"], part["query"], strict=True)))
     query = st.selectbox("Read one query", list(texts), format_func=texts.get, key="query")
     _texts(query, {first: one, second: two}, metric)
 

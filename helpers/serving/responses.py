@@ -10,8 +10,10 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from helpers.serving.errors import ApiError
-from helpers.serving.turns import ClientGone, Turns
+from helpers.serving.turns import ClientGone
 
+Take = Callable[[Receive], contextlib.AbstractAsyncContextManager[None]]
+"""How a response takes its turn."""
 LAST_WORDS = 2.0
 """Seconds for telling a client that reads slowly why its stream ends."""
 
@@ -21,15 +23,15 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, turns: Turns, events: Callable[[], AsyncIterator[str]]) -> None:
+    def __init__(self, take: Take, events: Callable[[], AsyncIterator[str]]) -> None:
         super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
-        self.turns, self.events = turns, events
+        self.take, self.events = take, events
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = False
         try:
-            async with self.turns.take(receive), contextlib.aclosing(self.events()) as events:
+            async with self.take(receive), contextlib.aclosing(self.events()) as events:
                 async for event in events:
                     if not started:
                         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
@@ -51,13 +53,13 @@ class EventStream(Response):
 class Whole(Response):
     """One JSON document."""
 
-    def __init__(self, turns: Turns, answer: Callable[[], Awaitable[BaseModel]]) -> None:
+    def __init__(self, take: Take, answer: Callable[[], Awaitable[BaseModel]]) -> None:
         super().__init__(media_type="application/json")
-        self.turns, self.answer = turns, answer
+        self.take, self.answer = take, answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            async with self.turns.take(receive):
+            async with self.take(receive):
                 answer = await self.answer()
             response = Response(answer.model_dump_json(), media_type=self.media_type)
         except ClientGone:

@@ -40,10 +40,10 @@ def with_tuned_adapter(settings: ServingSettings) -> ServingSettings:
 
 def load_served(settings: ServingSettings) -> dict[str, Served]:
     """Every served name; the base model first. Raises :class:`InputError` where an adapter is none, or another model's."""
-    from transformers import AutoTokenizer
+    from helpers.instruct.models import load_tokenizer
 
     folder = repository_path(settings.model)
-    tokenizer = AutoTokenizer.from_pretrained(str(folder) if folder.is_dir() else settings.model)
+    tokenizer = load_tokenizer(str(folder) if folder.is_dir() else settings.model)
     if (folder / PROMPT_FILE).is_file():
         base = Prompt.load(folder, tokenizer)
     else:

@@ -19,9 +19,10 @@ class ClientGone(Exception):
 
 @dataclass(eq=False)
 class Turn:
-    """One request's right to be answered."""
+    """One request's right to be answered. ``answers``: how many it asks for."""
 
     scope: asyncio.Timeout
+    answers: int
     reason: Reason = "time"
 
     def end(self, reason: Reason) -> None:
@@ -33,22 +34,27 @@ class Turn:
 
 
 class Turns:
-    """At most ``limit`` turns at once, each of at most ``seconds``; ``on_timeout`` is called when one had no time left."""
+    """At most ``limit`` answers at once, a turn of at most ``seconds``; ``on_timeout`` is called when one had no time left."""
 
     def __init__(self, limit: int, seconds: float, on_timeout: Callable[[], None]) -> None:
         self.limit, self.seconds, self.on_timeout = limit, seconds, on_timeout
         self.open: list[Turn] = []
         self.closing = False
 
+    @property
+    def running(self) -> int:
+        """How many answers are generated or wait."""
+        return sum(turn.answers for turn in self.open)
+
     @contextlib.asynccontextmanager
-    async def take(self, receive: Receive) -> AsyncIterator[None]:
+    async def take(self, answers: int, receive: Receive) -> AsyncIterator[None]:
         """Work inside is ended when its time is up (504), the client goes, or the server closes (503)."""
         if self.closing:
             raise ApiError(503, "the server is shutting down", code="closing", retry_after=5)
-        if len(self.open) >= self.limit:
-            allowed = f"{self.limit} requests at once"
+        if self.running + answers > self.limit:
+            allowed = f"{self.limit} requests at once, each prompt of a list counted"
             raise ApiError(429, "too many requests", allowed=allowed, code="too_many_requests", retry_after=1)
-        turn = Turn(asyncio.timeout(self.seconds))
+        turn = Turn(asyncio.timeout(self.seconds), answers)
         try:
             async with turn.scope:
                 self.open.append(turn)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from helpers.course.checksums import verify_where_listed
 from helpers.course.paths import repository_path
-from helpers.instruct.engine_start import lora_options
+from helpers.instruct.engine_start import is_on_cpu, lora_options
 from helpers.serving.jobs import Job, Tokens
 
 
@@ -21,7 +21,7 @@ class VllmBatch:
         for part in (repository_path(model), *adapters.values()):
             verify_where_listed(part)
         arguments = EngineArgs(
-            model=model, tokenizer=model, dtype=dtype, max_model_len=context, max_num_seqs=size, enforce_eager=True,
+            model=model, tokenizer=model, dtype=dtype, max_model_len=context, max_num_seqs=size, enforce_eager=is_on_cpu(),
             gpu_memory_utilization=memory_share, seed=seed, disable_log_stats=True, **lora_options(list(adapters.values())),
         )  # fmt: skip
         self.engine = LLMEngine.from_engine_args(arguments)

@@ -45,25 +45,16 @@ def work(pipe: Connection, batch: Batch) -> None:
 
 def transformers_batch(settings: ServingSettings) -> Batch:
     """The model with its adapters, each loaded once; a job names the one it wants."""
-    import torch
-
+    from helpers.instruct.adapters import with_adapters
     from helpers.instruct.models import load_language_model
     from helpers.instruct.prompts import Prompt
     from helpers.serving.transformers_batch import TransformersBatch
 
-    tokenizer, model = load_language_model(settings.model)
-    if settings.dtype != "auto":
-        model = model.to(getattr(torch, settings.dtype))
+    tokenizer, model = load_language_model(settings.model, settings.dtype)
     pad_id = Prompt.for_tokenizer(tokenizer, settings.template).pad_id
     own = {name: f"a{number}" for number, name in enumerate(settings.adapters)}  # peft takes no dot in a name
-    for name, folder in settings.adapters.items():
-        from peft import PeftModel
-
-        if isinstance(model, PeftModel):
-            model.load_adapter(str(folder), own[name])
-        else:
-            model = PeftModel.from_pretrained(model, str(folder), adapter_name=own[name])
-    return TransformersBatch(model.eval(), settings.batch_size, pad_id, adapters=own, seed=settings.seed)
+    model = with_adapters(model, {own[name]: folder for name, folder in settings.adapters.items()})
+    return TransformersBatch(model, settings.batch_size, pad_id, adapters=own, seed=settings.seed)
 
 
 def vllm_batch(settings: ServingSettings, context: int) -> Batch:
@@ -71,12 +62,10 @@ def vllm_batch(settings: ServingSettings, context: int) -> Batch:
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
-    from helpers.course.machine import detect_machine
+    from helpers.course.machine import chosen_dtype
     from helpers.serving.vllm_batch import VllmBatch
 
-    machine = detect_machine()
-    auto = "bfloat16" if machine.bf16 else "float16" if machine.gpu else "float32"
     return VllmBatch(
         settings.model, size=settings.batch_size, context=context, adapters=settings.adapters, seed=settings.seed,
-        dtype=auto if settings.dtype == "auto" else settings.dtype, memory_share=settings.memory_share,
+        dtype=str(chosen_dtype(settings.dtype)).removeprefix("torch."), memory_share=settings.memory_share,
     )  # fmt: skip

@@ -1,8 +1,8 @@
-"""What clients send and get: the part of OpenAI's API that the server speaks. Anything else is refused by name."""
+"""What clients send: the part of OpenAI's API that the server understands. Anything else is refused by name."""
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Text = Annotated[str, Field(max_length=200_000)]
 Stop = Annotated[str, Field(min_length=1, max_length=64)]
@@ -128,7 +128,7 @@ class ChatRequest(Common):
 
 
 class CompletionRequest(Common):
-    """Body of /v1/completions: a text to be continued as it stands, or its token ids."""
+    """Body of /v1/completions: texts to be continued as they stand, or their token ids."""
 
     nothing: ClassVar[Nothing] = Common.nothing | {
         "echo": (False,),
@@ -136,145 +136,15 @@ class CompletionRequest(Common):
         "suffix": ("",),
     }
 
-    prompt: (
-        Text
-        | Ids
-        | Annotated[list[Text], Field(min_length=1, max_length=1)]
-        | Annotated[list[Ids], Field(min_length=1, max_length=1)]
-    ) = Field(description="a text or its ids, or a list with one of them")
-
-    @field_validator("prompt", mode="before")
-    @classmethod
-    def _one_prompt(cls, given: Any) -> Any:
-        if isinstance(given, list) and len(given) > 1 and all(isinstance(each, str | list) for each in given):
-            raise ValueError("one prompt a request: send the others in requests of their own")
-        return given
+    prompt: Text | Ids | Annotated[list[Text], Field(min_length=1)] | Annotated[list[Ids], Field(min_length=1)] = Field(
+        description="a text or its ids, or a list of either: each is continued by a choice of its own"
+    )
 
     @property
-    def text_or_ids(self) -> str | list[int]:
-        """The prompt, out of its list where it came in one."""
-        return self.prompt[0] if isinstance(self.prompt, list) and not isinstance(self.prompt[0], int) else self.prompt
+    def prompts(self) -> list[str | list[int]]:
+        """Every prompt, also where there is one and no list around it."""
+        return self.prompt if isinstance(self.prompt, list) and not isinstance(self.prompt[0], int) else [self.prompt]
 
 
 INSIDE = {"messages": Message, "content": TextPart, "stream_options": StreamOptions}
 """What stands under a key of a request that holds objects."""
-
-
-class Usage(BaseModel):
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
-
-
-class Answer(BaseModel):
-    role: Literal["assistant"] = "assistant"
-    content: str
-
-
-class ChatChoice(BaseModel):
-    index: int = 0
-    message: Answer
-    finish_reason: Literal["stop", "length"]
-
-
-class ChatCompletion(BaseModel):
-    """Answer of /v1/chat/completions without `stream`."""
-
-    id: str
-    object: Literal["chat.completion"] = "chat.completion"
-    created: int
-    model: str
-    choices: list[ChatChoice]
-    usage: Usage
-
-
-class TextChoice(BaseModel):
-    index: int = 0
-    text: str
-    finish_reason: Literal["stop", "length"]
-
-
-class Completion(BaseModel):
-    """Answer of /v1/completions without `stream`."""
-
-    id: str
-    object: Literal["text_completion"] = "text_completion"
-    created: int
-    model: str
-    choices: list[TextChoice]
-    usage: Usage
-
-
-class Delta(BaseModel):
-    role: Literal["assistant"] | None = Field(None, description="in the first event only")
-    content: str
-
-
-class ChatChunkChoice(BaseModel):
-    index: int
-    delta: Delta
-    finish_reason: Literal["stop", "length"] | None
-
-
-class ChatChunk(BaseModel):
-    """One event of /v1/chat/completions with `stream`."""
-
-    id: str
-    object: Literal["chat.completion.chunk"]
-    created: int
-    model: str
-    choices: list[ChatChunkChoice]
-    usage: Usage | None = Field(None, description="in the last event, where it was asked for")
-
-
-class TextChunkChoice(BaseModel):
-    index: int
-    text: str
-    finish_reason: Literal["stop", "length"] | None
-
-
-class TextChunk(BaseModel):
-    """One event of /v1/completions with `stream`."""
-
-    id: str
-    object: Literal["text_completion"]
-    created: int
-    model: str
-    choices: list[TextChunkChoice]
-    usage: Usage | None = Field(None, description="in the last event, where it was asked for")
-
-
-class ModelCard(BaseModel):
-    id: str
-    object: Literal["model"] = "model"
-    created: int
-    owned_by: str = "course"
-    parent: str | None = Field(None, description="of an adapter: the base model's name")
-    max_prompt_tokens: int
-    max_tokens: int
-
-
-class ModelList(BaseModel):
-    object: Literal["list"] = "list"
-    data: list[ModelCard]
-
-
-class Health(BaseModel):
-    status: Literal["ready", "restarting", "closing"]
-    running: int = Field(description="answers that are generated or wait")
-    limit: int
-    restarts: int = Field(description="how often the engine was started anew")
-    engine_pid: int | None = Field(None, description="where no key is asked for, that is on this machine only")
-
-
-class ErrorDetail(BaseModel):
-    message: str
-    type: str
-    param: str | None
-    code: str | None
-
-
-class ErrorBody(BaseModel):
-    """Every 4xx and 5xx."""
-
-    error: ErrorDetail
