@@ -27,7 +27,8 @@ from helpers.course.paths import course_data_dir
 from helpers.data.pairs import Pairs
 from helpers.data.sentences import read_sentences
 from helpers.embedding.encoder import Encoder
-from helpers.embedding.training import SimCSESettings, batches, train, views
+from helpers.embedding.simcse_settings import SimCSESettings
+from helpers.embedding.training import batches, train, views
 
 OURS, LIBRARY = "course", "library"
 
