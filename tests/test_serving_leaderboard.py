@@ -81,9 +81,9 @@ def test_tables(board):
     ]
     assert list(sorted_table(table, "ndcg@10", best_first=False)["model"][:2]) == ["작은 모델", "BM25"]
     beside = side_by_side(rows, "작은 모델", "BM25", "ndcg@10")
-    assert beside.to_dict("records") == [
-        {"dataset": "hansol", "작은 모델": pytest.approx(2 / 3), "BM25": pytest.approx(2.5 / 3)}
-    ]
+    assert beside.to_dict("index") == {"hansol": {"작은 모델": pytest.approx(2 / 3), "BM25": pytest.approx(2.5 / 3)}}
+    named = [replace(row, model="dataset") if row.model == "BM25" else row for row in rows]  # a model may be called so
+    assert side_by_side(named, "작은 모델", "dataset", "ndcg@10").to_numpy().tolist() == beside.to_numpy().tolist()
     assert side_by_side(rows, "작은 모델", "BM25", "spearman").empty
 
 
@@ -124,8 +124,8 @@ def test_mteb_s_figures_stand_beside_published_ones(page, tmp_path):
     save_row(tmp_path, Row("ours", "AutoRAGRetrieval", "measured", metrics, date="2026-01-02T03:04:05+00:00"))
     rows = [*read_rows(tmp_path / "rows.jsonl"), *read_rows(REPOSITORY / "sample_data/published/koe5.jsonl")]
     beside = side_by_side(rows, "ours", "KoE5", "ndcg@3")
-    assert beside["dataset"].tolist() == ["AutoRAG-benchmark"] and beside["ours"].tolist() == [0.15]
-    assert published_on(rows, "ours", beside["dataset"]) + published_on(rows, "KoE5", beside["dataset"]) == [
+    assert beside.index.tolist() == ["AutoRAG-benchmark"] and beside["ours"].tolist() == [0.15]
+    assert published_on(rows, "ours", beside.index) + published_on(rows, "KoE5", beside.index) == [
         False,
         True,
     ]

@@ -75,13 +75,13 @@ def newest(rows: Sequence[Row], model: str, test: str) -> Row | None:
 
 
 def side_by_side(rows: Sequence[Row], first: str, second: str, metric: str) -> pd.DataFrame:
-    """dataset (:func:`compared_on`), and a column of ``metric`` for each model: the tests that both have it for, by name."""
-    lines = []
+    """A column of ``metric`` for each model, a line for each test (:func:`compared_on`) that both have it for, by name."""
+    lines = {}
     for test in sorted({compared_on(row) for row in rows}):
         pair = [newest(rows, model, test) for model in (first, second)]
         if all(row is not None and metric in row.metrics for row in pair):
-            lines.append({"dataset": test, first: pair[0].metrics[metric], second: pair[1].metrics[metric]})
-    return pd.DataFrame(lines, columns=["dataset", first, second])
+            lines[test] = [row.metrics[metric] for row in pair]
+    return pd.DataFrame.from_dict(lines, orient="index", columns=[first, second])
 
 
 def published_on(rows: Sequence[Row], model: str, tests: Sequence[str]) -> list[bool]:

@@ -148,9 +148,9 @@ def _comparison(rows: list[Row], results: Path) -> None:
         told = "\n".join(f"- **{name}**: {'; '.join(tests[name])}" for name in (first, second))
         st.info(f"These two were not scored on the same test with {metric}, so no figures compare.\n\n{told}")
         return
-    published = {model: published_on(rows, model, table["dataset"]) for model in (first, second)}
+    published = {model: published_on(rows, model, table.index) for model in (first, second)}
     st.plotly_chart(bars(table, published, metric), key="bars")
-    dataset = st.selectbox("Data set", table["dataset"], key="dataset")
+    dataset = st.selectbox("Data set", table.index, key="dataset")
     chosen = [newest(rows, model, dataset) for model in (first, second)]
     if len(set(chosen[0].metrics) & set(chosen[1].metrics)) > 2:
         names = tuple(f"{row.model}{' (published)' * (row.kind == 'published')}" for row in chosen)

@@ -21,9 +21,7 @@ def bars(table: pd.DataFrame, models: Mapping[str, Sequence[bool]], metric: str)
     for colour, (model, published) in zip(PALETTE, models.items(), strict=False):
         texts = [f"{value:.3f}{' published' * told}" for value, told in zip(table[model], published, strict=True)]
         marker = {"color": colour, "pattern": {"shape": ["/" if told else "" for told in published]}}
-        figure.add_bar(
-            x=table["dataset"], y=table[model], name=model, marker=marker, text=texts, textposition="outside"
-        )
+        figure.add_bar(x=table.index, y=table[model], name=model, marker=marker, text=texts, textposition="outside")
     figure.update_yaxes(title=metric, range=[min(0.0, table[list(models)].min().min()), 1.05], gridcolor=GRID)
     return _styled(figure, barmode="group", bargap=0.35)
 
