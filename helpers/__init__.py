@@ -14,5 +14,8 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 # shapes: in bfloat16 a training run on a CPU grew by 75 MB a step.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
 os.environ.setdefault("LRU_CACHE_CAPACITY", "64")
+# torch then begins tensors of 2 MB and more at whole multiples of 2 MB. Chunks of texts of many lengths are tensors of many
+# sizes, and without it the freed ones fit no other: the gradient cache held 0.7 GB at a batch of 1,024 where 0.4 do.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 # peft imports bitsandbytes, which warns on every CPU of a kernel that only 4-bit models on a GPU would use.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

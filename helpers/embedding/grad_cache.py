@@ -9,8 +9,8 @@ all graphs behind them: its gradient reaches a text only through that text's own
                 cached gradient through it
 
 Three things make it cheaper than the paper's. Texts of all sides are sorted by length into chunks of one token budget,
-so little is padding. A text that stands in the batch twice is encoded once. Graphs of the first chunk, and of as many
-more as fit `keep_bytes`, are kept from the first step: those chunks are not encoded twice.
+so little is padding. A text that stands in the batch twice is encoded once. The graph of the chunk that the first step
+encodes last, and as many more as fit `keep_bytes`, are kept: those chunks are not encoded twice.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class GradCache:
 
     encode        list of n texts -> (n, H); called with and without gradients, in the training mode that you have set
     token_budget  tokens a chunk may hold, padding included; sets the peak memory and nothing else
-    keep_bytes    memory for graphs kept from the first step. The first chunk's is always kept: the replay needs room for
-                  one graph anyway
+    keep_bytes    memory for graphs kept from the first step, beside the one of the longest texts: that chunk is encoded last
+                  and replayed first, and the replay needs room for one graph anyway
     unique        encode equal texts once. Turn it off where two passes over one text must differ by dropout (SimCSE)
     no_sync       what DistributedDataParallel calls `model.no_sync`: gradients then travel with the last chunk only
     check_replay  compare each replayed representation with the first one, bit for bit (for tests and lessons)
@@ -87,24 +87,26 @@ class GradCache:
     def _represent(self, texts: list[Text], chunks: list[_Chunk], training: bool) -> Tensor:
         """Vectors (U, H) of all distinct texts, detached, at least float32; fills state and kept graphs of the chunks."""
         vectors, used, per_token = None, 0, 0.0
-        for number, chunk in enumerate(chunks):
+        for number in (*range(1, len(chunks)), 0):
+            chunk = chunks[number]
             tokens = len(chunk.rows) * len(texts[chunk.rows[0]])
             chunk.state = Surroundings()
             # Several processes sync with the last chunk: DistributedDataParallel listens from that chunk's forward pass on,
             # and would take the backward passes of chunks before it for that chunk's. So it is encoded when its turn comes.
             waits = number > 0 and number == len(chunks) - 1 and self.no_sync is not nullcontext
-            keep = training and not waits and (number == 0 or used + per_token * tokens <= self.keep_bytes)
+            try_to_keep = training and not waits and (number == 0 or used + per_token * tokens < self.keep_bytes)
             with ExitStack() as stack:
-                if keep:
+                if try_to_keep:
                     counter = stack.enter_context(GraphBytes())
                     if number < len(chunks) - 1:
                         stack.enter_context(self.no_sync())
                 else:
                     stack.enter_context(torch.no_grad())
                 encoded = self.encode([texts[i] for i in chunk.rows])
-            if keep:
-                used, per_token = used + counter.total, counter.total / max(1, tokens)
-                chunk.graph = with_gradient(encoded)
+            if try_to_keep:
+                per_token = counter.total / max(1, tokens)
+                if number == 0 or used + counter.total <= self.keep_bytes:
+                    used, chunk.graph = used + counter.total, with_gradient(encoded)
             else:
                 torch.clear_autocast_cache()  # weights cast under no_grad have no graph: the replay must not find them
             if len(encoded) != len(chunk.rows):  # a single row would spread over all
@@ -136,7 +138,7 @@ class _Replay:
     cache: Tensor
 
     def run(self, scale: Tensor) -> None:
-        """Send `scale` times the cached gradient through the encoder; kept graphs first, which frees them."""
+        """Send `scale` times the cached gradient through the encoder; the longest texts and other kept graphs come first."""
         if not self.chunks:
             raise RuntimeError("backward() of this loss has run already: its graphs are gone; call the cache again")
         chunks, self.chunks = self.chunks, []
