@@ -269,6 +269,18 @@ def test_rows_that_several_processes_could_not_gather_are_named_before_the_first
     refuse_unequal_negatives(PAIRED)
 
 
+def test_rows_longer_than_a_chunk_are_named_before_the_first_step(settings):
+    lengths = [
+        max(len(ids) for side in batch_of(settings.encoder(), ROWS.take([i])).sides for ids in side) for i in range(6)
+    ]
+    budget = sorted(set(lengths))[-2]
+    long = next(row for row, length in enumerate(lengths) if length > budget)
+    told = rf"(?s)row {long} \({max(lengths)} tokens\).*chunk_tokens {budget}.*at least {max(lengths)}"
+    with pytest.raises(InputError, match=told):
+        run(settings, chunk_tokens=budget)
+    assert run(settings, chunk_tokens=budget, grad_cache=False, max_steps=1)[1].steps == 1
+
+
 def test_hard_negatives_are_counted_in_the_rows(settings):
     told = settings.changed(batch_size=4, hard_negatives=3)
     assert negatives_per_query(PAIRED, told) == "3 documents of other queries + 4 hard negatives (1 process)"

@@ -7,11 +7,13 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
+from transformers import T5Config
+from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 
 from helpers.course.checksums import write_checksums
 from helpers.course.errors import InputError
 from helpers.embedding.encoder import Encoder
-from helpers.embedding.loading import resolve_model
+from helpers.embedding.loading import longest, resolve_model
 from helpers.embedding.piece_weights import PieceWeights
 
 MODEL = "sample_data/models/ko-mini-encoder"
@@ -214,6 +216,51 @@ def test_an_adapter_folder_alone_brings_its_base_and_its_settings(tmp_path):
     np.testing.assert_allclose(again.encode(TEXTS), encoder.encode(TEXTS), atol=2e-5)
     with pytest.raises(InputError, match="no LoRA adapter to save"):
         load().save_adapter(tmp_path / "none")
+
+
+def test_an_adapter_is_pooled_as_it_was_trained(tmp_path):
+    encoder = load(pooling="cls")
+    encoder.add_lora(r=2, alpha=4)
+    folder = encoder.save_adapter(tmp_path / "adapter")
+    assert Encoder.load(folder).pooling == "cls" and Encoder.load(folder, pooling="mean").pooling == "mean"
+    with pytest.raises(InputError, match=r"(?s)another pooling.*adapter, pooling.*given: +mean.*allowed: cls"):
+        load().load_adapter(folder, trainable=True)
+    again = load(pooling="cls")
+    again.load_adapter(folder, trainable=True)
+    for second in (again.add_lora, lambda **_: again.load_adapter(folder, trainable=True)):
+        with pytest.raises(InputError, match=r"(?s)has a LoRA adapter already.*merged"):
+            second(r=2, alpha=4)
+
+
+def test_a_tokenizer_that_knows_no_limit_sets_none():
+    config = load().model.config
+    assert longest(config, VERY_LARGE_INTEGER) == config.max_position_embeddings and longest(config, 100) == 100
+    relative = T5Config()  # its positions have no end
+    assert longest(relative, VERY_LARGE_INTEGER) is None and longest(relative) is None
+
+
+def test_prompts_of_your_own_replace_those_of_the_folder_and_its_default(tmp_path):
+    folder = load(prompts=PREFIXES, prompt="query").save(tmp_path / "model")
+    plain, expected = Encoder.load(folder, prompts={}), load().encode(TEXTS)
+    assert (plain.prompts, plain.prompt) == ({}, None) and Encoder.load(folder).prompt == "query"
+    np.testing.assert_array_equal(plain.encode(TEXTS), expected)
+    other = Encoder.load(folder, prompts={"title": "제목: "})
+    assert (other.prompts, other.prompt) == ({"title": "제목: "}, None)
+
+
+def test_a_folder_of_sentence_transformers_is_read_to_its_length_and_its_prompt_is_pooled(tmp_path):
+    from sentence_transformers import SentenceTransformer
+
+    long, folder = " ".join(TEXTS * 6), tmp_path / "theirs"
+    theirs = SentenceTransformer(str(load(max_length=200).save(tmp_path / "ours")), device="cpu")
+    theirs.save(str(folder))
+    ours = Encoder.load(folder)
+    assert ours.max_length == theirs.max_seq_length == 200 < len(theirs.tokenizer(long)["input_ids"])
+    np.testing.assert_allclose(ours.encode([long])[0], theirs.encode(long, normalize_embeddings=True), atol=2e-5)
+    path = folder / "1_Pooling" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"include_prompt": False}))
+    with pytest.raises(InputError, match=r"(?s)leaves the prompt out.*1_Pooling/config.json.*SentenceTransformer"):
+        Encoder.load(folder)
 
 
 def test_a_failed_save_leaves_the_old_folder_whole(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import pytest
 
 from helpers.course.errors import InputError
 from helpers.data.retrieval import Document, RetrievalSet, write_beir
+from helpers.embedding.contrastive_settings import InfoNCESettings
 from helpers.embedding.evaluation_settings import EvaluationSettings, model_name
 
 CORPUS = {"d1": Document("", "여권은 구청에서 만든다"), "d2": Document("", "버스는 십 분마다 온다")}
@@ -28,6 +29,17 @@ def test_the_split_where_there_is_one_and_all_where_there_is_none(tmp_path):
     assert first.qrels.keys() == first.queries.keys() and len(first.queries) == 2
     with pytest.raises(InputError, match="no such split"):
         settings(tmp_path, test_sets=["split"], split="dev").retrieval_sets()
+
+
+def test_queries_without_a_relevant_document_are_named_in_tests_and_in_training(tmp_path, capsys):
+    write_beir(tmp_path / "set", RetrievalSet(CORPUS, QUERIES, QRELS, dict.fromkeys(QUERIES, "train")))
+    (tmp_path / "set/qrels/train.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td1\t1\nq2\td2\t1\nq3\td2\t0\n")
+    told = "set: 1 of 3 queries have no relevant document and are left out: q3\n"
+    sets = settings(tmp_path, test_sets=["set"], split="train", max_queries=2).retrieval_sets()
+    assert list(sets["set"].queries) == ["q1", "q2"] and told == capsys.readouterr().out
+    own = InfoNCESettings.load(data_dir=tmp_path, train_set="set", test_set="set", test_split="train", e5_files=[])
+    assert own.training_rows().queries == ["여권 만들기", "버스 간격"] and told == capsys.readouterr().out
+    assert list(own.test_data().queries) == ["q1", "q2"] and told == capsys.readouterr().out
 
 
 def test_models_that_are_there_are_named_by_their_lesson(tmp_path, capsys):

@@ -1,6 +1,8 @@
 """Leaderboard rows: saved, replaced, read strictly; the published table; MTEB agrees with our metrics."""
 
 import json
+import math
+from dataclasses import replace
 
 import pytest
 
@@ -109,6 +111,15 @@ def test_what_was_asked_of_another_number_of_queries_is_another_row(tmp_path):
     for queries, path in ((131, "a/model"), (20, "a/model"), (131, "b/model")):
         save_row(tmp_path, measured_row("m", "d", {"ndcg@10": 0.5}, queries=queries, settings={"path": path}, **facts))
     assert len(read_rows(tmp_path / "rows.jsonl")) == 3
+
+
+def test_a_row_that_is_refused_costs_no_earlier_one_its_queries(tmp_path):
+    row = measured_row("m", "set", {"ndcg@1": 1.0}, queries=1)
+    results = [QueryResult("q1", "물음", {"ndcg@1": 1.0}, ["답"], ["답"])]
+    save_row(tmp_path, row, results)
+    with pytest.raises(InputError, match="no finite number"):
+        save_row(tmp_path, replace(row, metrics={"ndcg@1": math.nan}))
+    assert read_query_results(tmp_path, row) == results and read_rows(tmp_path / "rows.jsonl") == [row]
 
 
 def test_queries_of_an_earlier_measurement_go_with_it(tmp_path):

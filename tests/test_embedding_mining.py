@@ -96,6 +96,10 @@ def test_bad_input_is_named():
         mine(QUERIES, DOCUMENTS, positives, skip=5, top=5)
     with pytest.raises(InputError, match="window"):
         mine(QUERIES, DOCUMENTS, positives, skip=-1)
+    width = QUERIES.shape[1]
+    for search in ("faiss", "matmul"):
+        with pytest.raises(InputError, match=rf"(?s)different width.*{width} and {width - 1}"):
+            mine(QUERIES, DOCUMENTS[:, 1:], positives, search=search)
 
 
 def test_limits_that_leave_nothing_and_unknown_searches_are_refused():
@@ -149,6 +153,8 @@ def test_rows_mined_by_the_course_s_encoder(monkeypatch):
     for number in (0, 1):
         assert mined.negatives[number][0] in corpus[2:]  # both 여권 documents answer this query
     assert mined.negatives[2][0] != corpus[2]
+    with pytest.raises(InputError, match=r"(?s)document is empty.*corpus, text 1\n.*1 of 2 texts"):
+        mine_rows(encoder, rows, [corpus[3], " "])
     prompts, encode = [], encoder.encode
     monkeypatch.setattr(encoder, "encode", lambda texts, prompt: prompts.append(prompt) or encode(texts, prompt=prompt))
     others = ["여권 만들기", "막차 시간!", corpus[3]]  # queries too: none is its own negative

@@ -53,7 +53,7 @@ def test_a_folder_without_splits_is_used_whole_and_lost_queries_are_named(tmp_pa
     folder = tmp_path / "Own"
     (folder / "qrels" / "test.tsv").rename(folder / "qrels.tsv")
     assert asked(tmp_path, "Own") == set(QUERIES)
-    assert "Own: 1 of 4 queries have no relevant document and are not scored: q4" in capsys.readouterr().out
+    assert "Own: 1 of 4 queries have no relevant document and are left out: q4" in capsys.readouterr().out
     write_beir(
         tmp_path / "Other", RetrievalSet(CORPUS, QUERIES | {"q4": "도서관"}, QRELS)
     )  # a split by its file's name

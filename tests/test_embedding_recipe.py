@@ -120,15 +120,22 @@ def test_vectors_are_those_of_the_encoder(tmp_path):
 
 
 def test_counted_piece_weights_are_those_of_the_encoder(tmp_path, triplets):
-    own = settings(tmp_path)
+    own = settings(tmp_path, max_length=24)  # texts are cut: what the model does not read is not counted
     plain = load_sentence_model(own)
     model = weigh_pieces(plain, triplets.first, triplets.second)
-    encoder = Encoder.load(own.model, pooling="mean", max_length=64, prompts=model.prompts)
+    encoder = Encoder.load(own.model, pooling="mean", max_length=24, prompts=model.prompts)
     encoder.weigh_pieces(encoder.tokenize(triplets.first, "query") + encoder.tokenize(triplets.second, "document"))
     ours, theirs = encoder.encode(triplets.first, prompt="query"), unit_vectors(model, triplets.first, "query")
     np.testing.assert_allclose(theirs, ours, atol=1e-5)
     assert np.abs(theirs - unit_vectors(plain, triplets.first, "query")).max() > 1e-2
     assert weigh_pieces(model, triplets.first, triplets.second) is model
+
+
+def test_a_first_token_cannot_be_weighted(tmp_path, triplets):
+    folder = Encoder.load("sample_data/models/ko-mini-encoder", pooling="cls").save(tmp_path / "cls")
+    model = load_sentence_model(settings(tmp_path, model=str(folder)))
+    with pytest.raises(InputError, match=r"(?s)only a mean can be weighted.*cls"):
+        weigh_pieces(model, triplets.first, triplets.second)
 
 
 def test_trained_piece_weights_are_saved(tmp_path, triplets):
@@ -147,6 +154,9 @@ def test_trained_piece_weights_are_saved(tmp_path, triplets):
     save_sentence_model(model, tmp_path / "model")
     again = SentenceTransformer(str(tmp_path / "model"), device=str(model.device))
     np.testing.assert_allclose(unit_vectors(again, triplets.first), trained, atol=1e-5)
+    ours = Encoder.load(tmp_path / "model")  # which takes no weight below zero, where so high a rate would have led
+    assert model[1].emb_layer.weight.min() < 1e-5
+    np.testing.assert_allclose(ours.encode(triplets.first), trained, atol=1e-5)
 
 
 def test_embedding_gemma_architecture_goes_the_same_way(tmp_path, triplets):

@@ -14,13 +14,16 @@ from helpers.data.pairs import Pairs
 from helpers.embedding import search as search_module
 from helpers.embedding import training
 from helpers.embedding.adapters import LoraDidNotMove, LoraWatch
+from helpers.embedding.contrastive import ContrastiveRows
+from helpers.embedding.contrastive_settings import InfoNCESettings
+from helpers.embedding.contrastive_trainer import train_contrastive
 from helpers.embedding.divergence import Diverged
 from helpers.embedding.encoder import Encoder
 from helpers.embedding.evaluation import alignment_uniformity, cosines, sts_spearman
-from helpers.embedding.losses import alignment, cosent_loss, uniformity
+from helpers.embedding.losses import alignment, cosent_loss, info_nce, uniformity
 from helpers.embedding.search import best_values, search
 from helpers.embedding.simcse_settings import SimCSESettings
-from helpers.embedding.training import History, batches, pair_loss, train, validation_loss, views
+from helpers.embedding.training import History, batches, known_positives, pair_loss, train, validation_loss, views
 
 SENTENCES = [
     "아침에 비가 내렸다.", "점심은 국수를 먹었다.", "기차가 늦게 도착했다.", "새 책을 한 권 샀다.", "친구와 공원을 걸었다.",
@@ -126,6 +129,31 @@ def test_loss_and_temperature_and_duplicates(settings):
     assert pair_loss(encoder, doubled, 0.05).item() == pytest.approx(0, abs=1e-6)  # the twin is no negative
 
 
+def test_no_positive_of_an_anchor_is_its_negative(settings, monkeypatch):
+    a, b, p, q, n, m = SENTENCES[:6]
+    encoder = encoder_of(settings).eval()
+
+    def expected(pairs, hidden):
+        vectors = [encoder.embed(encoder.tokenize(side)) for side in (pairs.first, pairs.second, pairs.negatives)]
+        mask = torch.zeros(2, 4, dtype=torch.bool)
+        for row, column in hidden:
+            mask[row, column] = True
+        return info_nce(*vectors, 0.05, mask=mask).item()
+
+    two = Pairs([a, a], [p, q], [n, m])  # one anchor, two answers, as lesson 01 makes them
+    assert expected(two, [(0, 1), (1, 0)]) != pytest.approx(expected(two, []), rel=1e-3)
+    assert pair_loss(encoder, two, 0.05).item() == pytest.approx(expected(two, [(0, 1), (1, 0)]), rel=1e-4)
+    other = Pairs([a, b], [p, q], [n, p])  # q answers a in a row of another batch, and p both of them
+    known = known_positives([other, Pairs([a, b], [q, p]), Pairs([b], [n], None, [0.0])])  # n: a score is no yes
+    assert known == {a: {p, q}, b: {p, q}}
+    told = pair_loss(encoder, other, 0.05, known=known).item()
+    assert told == pytest.approx(expected(other, [(0, 1), (0, 3), (1, 0), (1, 3)]), rel=1e-4)
+    seen = []
+    monkeypatch.setattr(training, "pair_loss", lambda *told: seen.append(told[4]) or pair_loss(*told))
+    train(encoder_of(settings), [other], views(SENTENCES[:4]), STS, settings.changed(max_steps=1, logger="none"))
+    assert seen == [known_positives([other])]
+
+
 def test_validation_without_dropout_would_say_nothing(settings):
     encoder = encoder_of(settings, lora=False)
     pairs = views(SENTENCES)
@@ -159,6 +187,19 @@ def test_an_adapter_goes_on_where_it_stopped(settings, tmp_path):
     np.testing.assert_allclose(again.encode(SENTENCES), encoder.encode(SENTENCES), atol=1e-5)
     assert np.abs(again.encode(SENTENCES) - before).max() > 1e-6
     assert any(p.requires_grad for p in again.parameters())
+
+
+def test_an_adapter_folder_as_the_model_to_train_is_refused(settings, tmp_path):
+    folder = encoder_of(settings).save_adapter(tmp_path / "adapter")
+    own = settings.changed(piece_weights=True)  # they alone would be trained
+    with pytest.raises(InputError, match=r"(?s)all weights of this model are frozen.*merged"):
+        train(Encoder.load(folder), [views(SENTENCES)], views(SENTENCES[:4]), STS, own)
+    rows, contrastive = (
+        ContrastiveRows.checked(SENTENCES[:4], SENTENCES[4:8]),
+        InfoNCESettings.load(output_dir=tmp_path),
+    )
+    with pytest.raises(InputError, match="all weights of this model are frozen"):
+        train_contrastive(Encoder.load(folder), rows, contrastive)
 
 
 def test_an_adapter_of_another_base_is_refused(settings, tmp_path):

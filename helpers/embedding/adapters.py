@@ -66,7 +66,11 @@ def lora_targets(model: nn.Module, wanted: list[str] | None = None) -> list[str]
 def add_lora(
     model: nn.Module, *, r: int, alpha: float, dropout: float = 0.0, targets: list[str] | None = None
 ) -> PeftModel:
-    """Freeze the model and put new adapters of rank `r` beside its linear layers; they start as no change at all."""
+    """Freeze the model and put new adapters of rank `r` beside its linear layers; they start as no change at all.
+
+    Raises InputError where it has adapters already, and what :func:`lora_targets` does.
+    """
+    _refuse_adapted(model)
     config = LoraConfig(
         r=r,
         lora_alpha=alpha,
@@ -79,11 +83,13 @@ def add_lora(
     return get_peft_model(model, config)
 
 
-def load_adapter(model: nn.Module, folder: str | Path, *, trainable: bool) -> PeftModel:
-    """Put a saved adapter on its base model, to use it or to train it further.
+def load_adapter(model: nn.Module, folder: str | Path, *, pooling: str, trainable: bool) -> PeftModel:
+    """Put a saved adapter on its base model, whose sentences are pooled by `pooling`, to use it or to train it further.
 
-    Raises InputError when the folder is no adapter, its files are damaged, or it was trained on another base.
+    Raises InputError when the folder is no adapter, its files are damaged, it was trained on another base or with another
+    pooling, or the model has an adapter already.
     """
+    _refuse_adapted(model)
     folder = Path(folder)
     if not (folder / "adapter_config.json").is_file():
         raise InputError(
@@ -100,6 +106,14 @@ def load_adapter(model: nn.Module, folder: str | Path, *, trainable: bool) -> Pe
             given=f"a base with fingerprint {fingerprint(model)}",
             allowed=f"{card['base']}, fingerprint {card['base_fingerprint']}",
             hint=f"set model: {card['base']}",
+        )
+    if card.get("pooling", pooling) not in (pooling, "weighted"):  # a weighted mean brings its weights along
+        raise InputError(
+            "this adapter was trained with another pooling: its corrections fit other vectors",
+            file=short_path(folder),
+            place="pooling",
+            given=pooling,
+            allowed=str(card["pooling"]),
         )
     try:
         return PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
@@ -139,6 +153,25 @@ def fingerprint(model: nn.Module) -> str:
             digest.update(f"{name}{tuple(weight.shape)}".encode())
             digest.update(weight.detach().flatten()[:64].float().cpu().numpy().tobytes())
     return digest.hexdigest()[:12]
+
+
+def refuse_frozen(model: nn.Module) -> None:
+    """Raise InputError where no weight of a model could be trained."""
+    if not any(weight.requires_grad for weight in model.parameters()):
+        raise InputError(
+            "all weights of this model are frozen, so there is nothing to train",
+            place="model",
+            hint="the folder of an adapter loads frozen: start from the model that was saved with the adapter merged into it",
+        )
+
+
+def _refuse_adapted(model: nn.Module) -> None:
+    if isinstance(model, PeftModel):
+        raise InputError(
+            "this model has a LoRA adapter already, and takes no second one",
+            place="model",
+            hint="start from the model that was saved with the adapter merged into it, or from the adapter's base",
+        )
 
 
 class LoraWatch:

@@ -43,6 +43,23 @@ def token_ids(encoder: Encoder, rows: ContrastiveRows) -> dict[tuple[str, str], 
     return made
 
 
+def refuse_long_rows(rows: ContrastiveRows, tokens: dict[tuple[str, str], list[int]], budget: int) -> None:
+    """Raise InputError, naming rows, where a text alone is longer than a chunk: an epoch later it would end the run."""
+    sides = zip(rows.queries, rows.documents, rows.negatives, strict=True)
+    longest = [
+        max(len(tokens["query", query]), *(len(tokens["document", text]) for text in (document, *negatives)))
+        for query, document, negatives in sides
+    ]
+    if long := [number for number, length in enumerate(longest) if length > budget]:
+        raise InputError(
+            "the token budget of a chunk is smaller than the longest text",
+            place=", ".join(f"row {number} ({longest[number]} tokens)" for number in long[:5]),
+            given=f"chunk_tokens {budget}; {len(long)} of {len(rows)} rows have a longer text",
+            allowed=f"chunk_tokens of at least {max(longest)}",
+            hint="raise it, or cut texts with a smaller max_length",
+        )
+
+
 def refuse_unequal_negatives(rows: ContrastiveRows) -> None:
     """Raise InputError, naming rows, where several processes could not gather: their vectors must be as many in each."""
     counts = Counter(map(len, rows.negatives))

@@ -16,6 +16,7 @@ from helpers.data.e5_rows import e5_from_beir
 from helpers.data.retrieval import RetrievalSet, read_beir, read_e5
 from helpers.embedding.contrastive import ContrastiveRows
 from helpers.embedding.encoder import Encoder
+from helpers.embedding.runs import tell_unjudged
 
 
 class InfoNCESettings(LessonSettings):
@@ -100,7 +101,7 @@ class InfoNCESettings(LessonSettings):
     def training_rows(self) -> ContrastiveRows:
         """Judged pairs of the training set with a hard negative each (by BM25), then the rows of `e5_files`.
 
-        Raises InputError where the set has no train split.
+        Queries without a relevant document give no row, and are named. Raises InputError where the set has no train split.
         """
         folder = self.data_dir / self.train_set
         data = read_beir(folder)
@@ -111,7 +112,9 @@ class InfoNCESettings(LessonSettings):
                 hint="train on another set: what you test on must not be trained on",
             )
         more = [read_e5(repository_path(Path(name))) for name in self.e5_files]
-        rows = ContrastiveRows.of_pairs(e5_from_beir(data.of_split("train")), *more)
+        data = data.of_split("train")
+        tell_unjudged(self.train_set, data)
+        rows = ContrastiveRows.of_pairs(e5_from_beir(data), *more)
         if self.max_rows is not None and self.max_rows < len(rows):
             draw = torch.Generator().manual_seed(self.seed)
             rows = rows.take(torch.randperm(len(rows), generator=draw)[: self.max_rows].tolist())
@@ -120,5 +123,6 @@ class InfoNCESettings(LessonSettings):
     def test_data(self) -> RetrievalSet:
         """The whole corpus and the queries of the test split, `max_queries` of them."""
         data = read_beir(self.data_dir / self.test_set, self.test_split)
+        tell_unjudged(self.test_set, data)
         asked = [query for query in data.queries if query in data.qrels][: self.max_queries]
         return RetrievalSet(data.corpus, {q: data.queries[q] for q in asked}, {q: data.qrels[q] for q in asked})

@@ -16,9 +16,10 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from helpers.course.checkpoints import finish, resumable, run_fingerprint, step_of, weights_digest
 from helpers.course.machine import torch_device
+from helpers.embedding.adapters import refuse_frozen
 from helpers.embedding.batching import DistinctBatches
 from helpers.embedding.contrastive import ContrastiveRows, InfoNCE
-from helpers.embedding.contrastive_batches import Batch, refuse_unequal_negatives, token_ids
+from helpers.embedding.contrastive_batches import Batch, refuse_long_rows, refuse_unequal_negatives, token_ids
 from helpers.embedding.contrastive_callbacks import (
     Checkpoints,
     ContrastiveHistory,
@@ -69,7 +70,10 @@ class ContrastiveTrainer(Trainer):
         self.settings, self.history, self.groups = settings, ContrastiveHistory(), groups
         kept = [texts[: settings.hard_negatives] for texts in rows.negatives]
         self.rows = replace(rows, negatives=kept)
+        refuse_frozen(encoder)
         self.tokens = token_ids(encoder, self.rows)
+        if settings.grad_cache:
+            refuse_long_rows(self.rows, self.tokens, settings.chunk_tokens)
         if settings.piece_weights:
             encoder.weigh_pieces(self.tokens.values())
         super().__init__(model=encoder, args=args, train_dataset=range(len(rows)), data_collator=self.collate)
@@ -162,8 +166,8 @@ def train_contrastive(
     Every five minutes a checkpoint is written below `output_dir/trainer`, and removed at the end: a run of the same start,
     rows and settings that was killed goes on from it, and one of another run is moved aside. On a CPU it ends, bit for bit,
     at the weights of one that was not (where all epochs have as many batches: the Trainer counts epochs by the first).
-    Raises Diverged where vectors, losses or weights are no longer finite, and InputError where there are several processes
-    and rows have hard negatives in unequal numbers.
+    Raises Diverged where vectors, losses or weights are no longer finite, and InputError where all weights are frozen, a text
+    is longer than `chunk_tokens`, or there are several processes and rows have hard negatives in unequal numbers.
     """
     folder = settings.output_dir / "trainer"
     arguments = Arguments(

@@ -80,8 +80,9 @@ class Encoder(nn.Module):
     ) -> Self:
         """Load a transformers or sentence-transformers folder or hub name, or the folder of a LoRA adapter, which is frozen.
 
-        What is not given is read from the files beside the weights, else mean pooling and 128 tokens. Weights are
-        verified where SHA256SUMS lies beside them, must be safetensors, and are held in float32 on this machine's device.
+        What is not given is read from the files beside the weights, else mean pooling and 128 tokens; of `prompts` that are
+        given none is used unless `prompt` names it. Weights are verified where SHA256SUMS lies beside them, must be
+        safetensors, and are held in float32 on this machine's device.
         Raises InputError when there is no such model, its files are damaged, or it needs parts not known here.
         """
         quiet()
@@ -89,17 +90,18 @@ class Encoder(nn.Module):
         verify_where_listed(name)
         if (Path(name) / "adapter_config.json").is_file():
             told = adapters.read_card(name)
-            asked = pooling or told.get("pooling")
+            if prompts is None and "prompts" in told:
+                prompts, prompt = told["prompts"], prompt or told.get("prompt")
             encoder = cls.load(
                 adapters.base_of(name),
-                pooling=None if asked == "weighted" else asked,  # its weights lie beside the adapter
+                pooling=None if told.get("pooling") == "weighted" else told.get("pooling"),  # its weights lie beside it
                 max_length=max_length or told.get("max_length"),
-                prompts=prompts or told.get("prompts"),
-                prompt=prompt or told.get("prompt"),
+                prompts=prompts,
+                prompt=prompt,
             )
             encoder.load_adapter(name, trainable=False)
-            if asked in ("mean", "cls"):
-                encoder.pooling, encoder.piece_weights = asked, None
+            if pooling in ("mean", "cls"):
+                encoder.pooling, encoder.piece_weights = pooling, None
             return encoder
         try:
             network = AutoModel.from_pretrained(name, dtype=torch.float32, use_safetensors=True).to(torch_device())
@@ -107,13 +109,16 @@ class Encoder(nn.Module):
         except (OSError, ValueError) as error:
             raise loading.cannot_load(model, error) from error
         told, most = read_sentence_folder(name), loading.longest(network.config, tokenizer.model_max_length)
+        if prompts is None:  # the prompt used by default is one of these
+            prompts, prompt = told.prompts, prompt or told.default_prompt
+        usual = (told.pooling and most) or LONGEST_DEFAULT  # sentence-transformers 6 tells it by the tokenizer alone
         encoder = cls(
             network,
             tokenizer,
             pooling=pooling or told.pooling or "mean",
-            max_length=max_length or told.max_length or min(LONGEST_DEFAULT, most or LONGEST_DEFAULT),
-            prompts=prompts or told.prompts,
-            prompt=prompt or told.default_prompt,
+            max_length=max_length or told.max_length or min(usual, most or usual),
+            prompts=prompts,
+            prompt=prompt,
             base=short_path(name) if Path(name).is_dir() else name,
         )
         if encoder.pooling == "weighted":
@@ -134,9 +139,9 @@ class Encoder(nn.Module):
         self.model = adapters.add_lora(self.model, r=r, alpha=alpha, dropout=dropout, targets=targets)
 
     def load_adapter(self, folder: str | Path, *, trainable: bool) -> None:
-        """Put a saved adapter on this base; raises InputError when it was trained on another one, or is not whole."""
+        """Put a saved adapter on this base; raises InputError when it was trained on another one, or with another pooling."""
         self.base_fingerprint = adapters.fingerprint(self.model)
-        self.model = adapters.load_adapter(self.model, folder, trainable=trainable)
+        self.model = adapters.load_adapter(self.model, folder, pooling=self.pooling, trainable=trainable)
         weights = read_word_weights(str(folder))
         if weights or adapters.read_card(folder).get("pooling") == "weighted":
             self._take_piece_weights(weights, str(folder))

@@ -12,6 +12,7 @@ from helpers.course.files import repository_path, short_path
 from helpers.data.pairs import Pairs, read_sts
 from helpers.data.retrieval import RetrievalSet, read_beir
 from helpers.embedding.data_settings import DataSettings
+from helpers.embedding.runs import tell_unjudged
 
 
 class EvaluationSettings(DataSettings):
@@ -59,6 +60,7 @@ class EvaluationSettings(DataSettings):
     def retrieval_sets(self) -> dict[str, RetrievalSet]:
         """The test sets by folder name: the test split where a set has splits, its first ``max_queries`` queries.
 
+        Queries without a relevant document are left out, and named.
         Raises InputError where two folders have one name.
         """
         _refuse_equal([Path(name).name for name in self.test_sets], "test_sets")
@@ -66,6 +68,7 @@ class EvaluationSettings(DataSettings):
         for name in self.test_sets:
             data = read_beir(self.data(name))
             data = data.of_split(self.split) if data.splits else data
+            tell_unjudged(Path(name).name, data)
             first = dict.fromkeys(list(data.qrels)[: self.max_queries])
             parts = (
                 {key: part[key] for key in first if key in part} for part in (data.queries, data.qrels, data.splits)

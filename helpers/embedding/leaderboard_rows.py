@@ -123,7 +123,11 @@ def query_results(
 
 
 def save_row(folder: str | Path, row: Row, results: Iterable[QueryResult] = ()) -> Path:
-    """Put a row (and its queries) into the leaderboard in ``folder``; one with the same key is replaced. Atomic."""
+    """Put a row (and its queries) into the leaderboard in ``folder``; one with the same key is replaced. Atomic.
+
+    A row that is refused leaves the queries of the earlier one.
+    """
+    _checked(row)
     folder = Path(folder)
     path = folder / ROWS_FILE
     others = [other for other in read_rows(path) if other.key != row.key] if path.exists() else []
@@ -132,7 +136,7 @@ def save_row(folder: str | Path, row: Row, results: Iterable[QueryResult] = ()) 
         write_jsonl(queries, written)
     else:
         queries.unlink(missing_ok=True)  # those of an earlier measurement would pass for this one's
-    return write_jsonl(path, [asdict(each) for each in [*others, _checked(row)]])
+    return write_jsonl(path, [asdict(each) for each in [*others, row]])
 
 
 def read_rows(path: str | Path) -> list[Row]:

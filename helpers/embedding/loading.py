@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
+from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 
 from helpers.course.errors import InputError
 from helpers.course.files import repository_path, short_path
@@ -49,7 +50,7 @@ def longest(config: PretrainedConfig, tokenizer_limit: int | None = None) -> int
     offset = config.pad_token_id + 1 if config.model_type in ("roberta", "xlm-roberta", "camembert") else 0
     positions = getattr(config, "max_position_embeddings", None)
     limits = [limit for limit in (positions and positions - offset, tokenizer_limit) if limit]
-    return int(min(limits)) if limits else None
+    return int(min(limits)) if limits and min(limits) < VERY_LARGE_INTEGER else None
 
 
 def check_max_length(max_length: int, most: int | None, name: str) -> None:

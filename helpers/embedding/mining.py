@@ -45,10 +45,16 @@ def nearest(
     All D documents where there are fewer than k.
 
     "matmul" needs torch alone and runs on a GPU where there is one; never more than (1024, 16384) scores exist at once.
-    Raises InputError for another `search`.
+    Raises InputError for another `search`, and for queries and documents of different width.
     """
     if search not in ("faiss", "matmul"):
         raise InputError("there is no such search", place="search", given=search, allowed="faiss or matmul")
+    if queries.shape[1] != documents.shape[1]:
+        raise InputError(
+            "queries and documents have vectors of different width",
+            given=f"{queries.shape[1]} and {documents.shape[1]}",
+            hint="encode both with one model, cut to the same number of dimensions",
+        )
     queries, documents = (np.ascontiguousarray(side, dtype=np.float32) for side in (queries, documents))
     k = min(k, len(documents))
     if search == "faiss":
@@ -121,8 +127,11 @@ def mine_rows(
     """The rows with hard negatives that `encoder` itself finds in `corpus`; `limits` are those of :func:`mine`.
 
     A document with the text of a known positive, or of the query, counts as a positive. The documents of the rows belong
-    to what is searched.
+    to what is searched. Raises InputError for an empty text in `corpus`, and what :func:`mine` does.
     """
+    if empty := [number for number, text in enumerate(corpus) if not text.strip()]:
+        place = ", ".join(f"corpus, text {number}" for number in empty[:5])
+        raise InputError("a document is empty", place=place, given=f"{len(empty)} of {len(corpus)} texts")
     texts = list({key_of(text): text for text in [*rows.documents, *corpus]}.values())
     number = {key_of(text): place for place, text in enumerate(texts)}
     asked = list(dict.fromkeys(rows.queries))

@@ -23,7 +23,7 @@ from helpers.course.files import read_table, short_path
 from helpers.data.pairs import Pairs, read_sts
 from helpers.data.retrieval import RetrievalSet, read_beir
 from helpers.embedding.retrieval_metrics import KS
-from helpers.embedding.runs import judged_queries
+from helpers.embedding.runs import judged_queries, tell_unjudged
 
 HUB = "huggingface.co"
 SPLIT = "test"
@@ -35,11 +35,7 @@ RANKED = ("ndcg", "mrr", "recall")
 def retrieval_task(name: str, data: RetrievalSet) -> AbsTask:
     """A retrieval set as an MTEB task; its main score is NDCG@10. Queries without a positive are left out, and named."""
     queries = judged_queries(data)
-    if lost := [query for query in data.queries if query not in queries]:
-        told = ", ".join(lost[:5]) + (" ..." if len(lost) > 5 else "")
-        print(
-            f"{name}: {len(lost)} of {len(data.queries)} queries have no relevant document and are not scored: {told}"
-        )
+    tell_unjudged(name, data)
     split = {
         "corpus": Dataset.from_list([{"id": key, "title": d.title, "text": d.text} for key, d in data.corpus.items()]),
         "queries": Dataset.from_list([{"id": key, "text": text} for key, text in queries.items()]),

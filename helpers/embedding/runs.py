@@ -22,6 +22,13 @@ def judged_queries(data: RetrievalSet) -> dict[str, str]:
     return {query: text for query, text in data.queries.items() if query in data.qrels}
 
 
+def tell_unjudged(name: str, data: RetrievalSet) -> None:
+    """Print how many queries of the set `name` have no relevant document, and the ids of the first."""
+    if lost := [query for query in data.queries if query not in data.qrels]:
+        told = ", ".join(lost[:5]) + (" ..." if len(lost) > 5 else "")
+        print(f"{name}: {len(lost)} of {len(data.queries)} queries have no relevant document and are left out: {told}")
+
+
 def documents_of(data: RetrievalSet) -> dict[str, str]:
     """Every document as it is embedded: title and text."""
     return {key: document.full() for key, document in data.corpus.items()}

@@ -99,6 +99,14 @@ def write_word_weights(folder: Path, weights: dict[str, object]) -> None:
 
 def _read_pooling(model: str, path: str) -> Pooling:
     config = _read_json(model, path) or {}
+    if config.get("include_prompt") is False:
+        raise InputError(
+            "this model leaves the prompt out of its pooling, and Encoder pools all tokens",
+            file=f"{model}/{path}",
+            given="include_prompt false",
+            allowed="include_prompt true",
+            hint="load it with sentence_transformers.SentenceTransformer",
+        )
     given = config.get("pooling_mode") or [key for key, on in config.items() if key.startswith("pooling_mode_") and on]
     given = [given] if isinstance(given, str) else list(given)
     known = [MODES.get(mode, mode) for mode in given]

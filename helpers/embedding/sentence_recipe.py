@@ -18,10 +18,10 @@ from sentence_transformers import (
 )
 from sentence_transformers.sentence_transformer import losses
 from sentence_transformers.sentence_transformer.losses import TripletDistanceMetric
-from sentence_transformers.sentence_transformer.modules import WordWeights
+from sentence_transformers.sentence_transformer.modules import Pooling, WordWeights
 from sentence_transformers.sentence_transformer.training_args import BatchSamplers
 from torch import nn
-from transformers import PrinterCallback
+from transformers import PrinterCallback, TrainerCallback
 
 from helpers.course.checksums import verify_where_listed
 from helpers.course.errors import InputError
@@ -39,7 +39,7 @@ from helpers.embedding.loading import (
     longest,
     resolve_model,
 )
-from helpers.embedding.piece_weights import PieceWeights
+from helpers.embedding.piece_weights import LEAST, PieceWeights
 from helpers.embedding.runs import TOP, dense_run, documents_of, judged_queries
 from helpers.embedding.triplet_settings import LossName, TripletSettings
 
@@ -92,13 +92,17 @@ def weigh_pieces(model: SentenceTransformer, queries: Sequence[str], documents: 
     """The same model, pooled by a weighted mean: pieces that are frequent in these texts under the model's prompts count less.
 
     The weights are smooth inverse frequencies, as in :mod:`helpers.embedding.piece_weights`: a prompt, which stands before
-    every text, loses its voice. A model that has such weights keeps its own. Raises InputError where there is no text.
+    every text, loses its voice. A model that has such weights keeps its own. Raises InputError where there is no text, and
+    where the model's pooling is no mean.
     """
     if any(isinstance(module, WordWeights) for module in model):
         return model
+    if (modes := [module.pooling_mode for module in model if isinstance(module, Pooling)]) != ["mean"]:
+        raise InputError("only a mean can be weighted", place="pooling", given=modes, allowed="mean")
     sides = zip(("query", "document"), (queries, documents), strict=True)
     texts = [model.prompts[prompt] + text for prompt, side in sides for text in side]
-    counted = PieceWeights.smooth_inverse_frequency(model.tokenizer(texts)["input_ids"], len(model.tokenizer))
+    read = model.tokenizer(texts, truncation=True, max_length=model.max_seq_length)["input_ids"]
+    counted = PieceWeights.smooth_inverse_frequency(read, len(model.tokenizer))
     modules = [model[0], WordWeights(**counted.word_weights(model.tokenizer)), *list(model)[1:]]
     return SentenceTransformer(modules=modules, device=str(model.device), prompts=model.prompts)
 
@@ -117,6 +121,16 @@ def make_loss(model: SentenceTransformer, settings: TripletSettings, name: LossN
 class _Trainer(SentenceTransformerTrainer):
     def add_model_card_callback(self, default_args_dict: dict[str, object]) -> None:
         """No statistics for a model card: the lesson records what was trained."""
+
+
+class _WeightsAboveZero(TrainerCallback):
+    """A mean has no weights below zero; Adam would take those of the most frequent pieces there within some hundred steps."""
+
+    @torch.no_grad()
+    def on_step_end(self, args: object, state: object, control: object, model: nn.Module, **_: object) -> None:
+        for module in model.modules():
+            if isinstance(module, WordWeights):
+                module.emb_layer.weight.clamp_(min=LEAST)
 
 
 def train_triplets(
@@ -173,6 +187,7 @@ def train_triplets(
     set_seed(settings.seed)
     trainer = _Trainer(model=model, args=arguments, train_dataset=data, loss=functions)
     trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(_WeightsAboveZero)
     trainer.train()
     model.eval()
     history = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]

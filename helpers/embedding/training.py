@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -16,7 +16,7 @@ from helpers.course.checkpoints import finish, resumable, run_fingerprint, step_
 from helpers.course.errors import InputError
 from helpers.course.run_log import RunLog, run_log
 from helpers.data.pairs import Pairs
-from helpers.embedding.adapters import LoraWatch
+from helpers.embedding.adapters import LoraWatch, refuse_frozen
 from helpers.embedding.divergence import refuse_not_finite
 from helpers.embedding.encoder import Encoder
 from helpers.embedding.evaluation import check_scored, sts_spearman
@@ -42,12 +42,20 @@ class History:
     best_spearman: float = -1.0
 
 
-def pair_loss(encoder: Encoder, pairs: Pairs, temperature: float, score_temperature: float = 0.2) -> Tensor:
+def pair_loss(
+    encoder: Encoder,
+    pairs: Pairs,
+    temperature: float,
+    score_temperature: float = 0.2,
+    known: Mapping[str, frozenset[str]] | None = None,
+) -> Tensor:
     """Loss of one batch of pairs in one pass through the encoder.
 
     Pairs with scores are ranked (CoSENT, at `score_temperature`): a low score says as much as a high one, and a hard
     negative is not looked at. All others are found among the batch (InfoNCE, at `temperature`). Two dropout views of one
-    sentence are the pair (s, s). Candidates that are the same text as the positive, or as the anchor, are left out.
+    sentence are the pair (s, s). Candidates that are the same text as the anchor or as one of its positives are left out.
+
+    known  all positives of each anchor (:func:`known_positives`); None: those of the batch
     """
     sides = [pairs.first, pairs.second]
     if pairs.negatives and pairs.scores is None:
@@ -56,14 +64,24 @@ def pair_loss(encoder: Encoder, pairs: Pairs, temperature: float, score_temperat
     first, second, *negatives = vectors.split(len(pairs))
     if pairs.scores is not None:
         return cosent_loss(first, second, torch.tensor(pairs.scores, device=first.device), score_temperature)
-    mask = _same_text(pairs).to(first.device)
+    mask = _false_negatives(pairs, known_positives([pairs]) if known is None else known).to(first.device)
     return info_nce(first, second, negatives[0] if negatives else None, temperature, mask=mask)
 
 
-def _same_text(pairs: Pairs) -> Tensor:
-    """(B, M) bool: candidates that would be false negatives because they equal the row's anchor or positive."""
+def known_positives(sets: list[Pairs]) -> dict[str, frozenset[str]]:
+    """All positives of each anchor in these sets; a pair with a score is none."""
+    found: dict[str, set[str]] = {}
+    for pairs in sets:
+        for anchor, positive in zip(pairs.first, pairs.second, strict=True) if pairs.scores is None else ():
+            found.setdefault(anchor, set()).add(positive)
+    return {anchor: frozenset(positives) for anchor, positives in found.items()}
+
+
+def _false_negatives(pairs: Pairs, known: Mapping[str, frozenset[str]]) -> Tensor:
+    """(B, M) bool: candidates that equal the row's anchor or one of its positives."""
     candidates = pairs.second + (pairs.negatives or [])
-    mask = torch.tensor([[c in (a, b) for c in candidates] for a, b in zip(pairs.first, pairs.second, strict=True)])
+    same = [{a, b, *known.get(a, ())} for a, b in zip(pairs.first, pairs.second, strict=True)]
+    mask = torch.tensor([[candidate in texts for candidate in candidates] for texts in same])
     mask[torch.arange(len(pairs)), torch.arange(len(pairs))] = False
     return mask
 
@@ -74,7 +92,7 @@ def validation_loss(encoder: Encoder, pairs: Pairs, batch_size: int, temperature
 
     Without dropout on one side an unlabelled pair is one vector twice: the loss would be low whatever was learned.
     """
-    state = torch.get_rng_state()
+    state, known = torch.get_rng_state(), known_positives([pairs])
     torch.manual_seed(seed)
     total, count = 0.0, 0
     for start in range(0, len(pairs) - 1, batch_size):
@@ -83,7 +101,7 @@ def validation_loss(encoder: Encoder, pairs: Pairs, batch_size: int, temperature
         first = encoder.embed(encoder.tokenize(batch.first))
         encoder.train()
         second = encoder.embed(encoder.tokenize(batch.second))
-        mask = _same_text(Pairs(batch.first, batch.second)).to(first.device)
+        mask = _false_negatives(Pairs(batch.first, batch.second), known).to(first.device)
         total += info_nce(first, second, None, temperature, mask=mask).item() * len(batch)
         count += len(batch)
     torch.set_rng_state(state)
@@ -109,9 +127,10 @@ def train(encoder: Encoder, sets: list[Pairs], validation: Pairs, sts: Pairs, se
     it, and one of a run with other settings, texts or frozen weights is moved aside. Draws of step n depend on the seed
     and n alone, so a run that was killed ends at the weights of one that was not. Nothing else in `output_dir` is touched
     but the log of `logger`.
-    Raises InputError where a set has fewer than two pairs or scores that are all the same, Diverged where the loss or the
-    Spearman is no longer a finite number, LoraDidNotMove where an adapter does not learn.
+    Raises InputError where a set has fewer than two pairs or scores that are all the same or all weights are frozen, Diverged
+    where the loss or the Spearman is no longer a finite number, LoraDidNotMove where an adapter does not learn.
     """
+    refuse_frozen(encoder)
     if any(len(pairs) < 2 for pairs in sets) or len(validation) < 2:
         raise InputError("training needs at least two pairs in every set", given=f"{[len(pairs) for pairs in sets]}")
     for pairs in sets:
@@ -129,6 +148,7 @@ def train(encoder: Encoder, sets: list[Pairs], validation: Pairs, sts: Pairs, se
     if settings.test_set_shuffle:
         order = torch.randperm(len(validation), generator=torch.Generator().manual_seed(settings.seed))
         validation = validation.take(order.tolist())
+    known = known_positives(sets)
     told = {name: value for name, value in settings if name not in NOT_IN_THE_WEIGHTS}
     frozen = weights_digest((name, p) for name, p in encoder.named_parameters() if name not in trained)
     fingerprint = run_fingerprint(told | {"frozen": frozen, "pooling": encoder.pooling}, [*sets, validation, sts])
@@ -150,7 +170,7 @@ def train(encoder: Encoder, sets: list[Pairs], validation: Pairs, sts: Pairs, se
                 group["lr"] = rate
             torch.manual_seed(settings.seed * 1_000_003 + step)
             encoder.train()
-            loss = pair_loss(encoder, batch, settings.loss_temperature, settings.score_temperature)
+            loss = pair_loss(encoder, batch, settings.loss_temperature, settings.score_temperature, known)
             refuse_not_finite("loss", loss.item(), step, settings.lr)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(trained.values(), 1.0)
