@@ -2,6 +2,7 @@
 
 import gc
 import json
+import shutil
 import subprocess
 import weakref
 from dataclasses import replace
@@ -289,6 +290,26 @@ def test_a_gate_that_could_not_refuse_is_not_made(base, adapter, tmp_path):
         ExportGate.of(*adapted_model(base, nothing), probe_questions(4), tolerance=TOLERANCE, max_new_tokens=3)
 
 
+def test_the_base_must_be_off_by_five_tolerances(gate, base, adapter):
+    adapted, prompt = adapted_model(base, adapter)
+    told = {"questions": gate.questions, "max_new_tokens": gate.max_new_tokens}
+    with pytest.raises(InputError, match="cannot tell this adapter from none"):
+        ExportGate.of(adapted, prompt, tolerance=gate.base.difference / 4.8, **told)
+    again = ExportGate.of(adapted, prompt, tolerance=gate.base.difference / 5.2, **told)
+    assert again.base.difference == pytest.approx(gate.base.difference)
+
+
+def test_each_reason_to_refuse_is_one_of_its_own(gate):
+    good = replace(gate.base, equal_ids=1.0, equal_answers=1.0, ties=0.0, difference=TOLERANCE)
+    assert good.reasons(TOLERANCE) == []  # up to the tolerance
+    assert good.reasons(0.99 * TOLERANCE)[0].startswith("log-probabilities differ")
+    assert replace(good, equal_ids=0.99).reasons(TOLERANCE) == ["other token ids for 1% of the questions"]
+    parts = replace(good, equal_answers=0.7, ties=0.2)
+    assert parts.reasons(TOLERANCE) == ["other greedy answers to 10% of the questions"]
+    assert replace(parts, ties=0.3).reasons(TOLERANCE) == []  # 0.7 + 0.3, whatever floating point makes of it
+    assert replace(parts, equal_answers=0.1, ties=0.9 - 1e-12).reasons(TOLERANCE) == []
+
+
 class Says:
     """A candidate that says what it is told to."""
 
@@ -349,11 +370,14 @@ def test_the_texts_to_compare_may_not_stop_early(merged):
     class Model(LocalModel):
         def generate(self, prompts, max_new_tokens, **how):
             told.append(how)
-            return super().generate(prompts, max_new_tokens, **how)
+            written = super().generate(prompts, max_new_tokens, **how)
+            return written if how else [ids[:1] for ids in written]  # an answer that stopped early
 
     loaded = LocalModel.load(merged)
-    ExportGate.against(Model(loaded.model, loaded.prompt), probe_questions(2), tolerance=TOLERANCE, max_new_tokens=3)
+    own = Model(loaded.model, loaded.prompt)
+    gate = ExportGate.against(own, probe_questions(2), tolerance=TOLERANCE, max_new_tokens=3)
     assert told == [{}, {"min_new_tokens": 3}]
+    assert [list(map(len, rows)) for rows in (gate.margins, gate.log_probs)] == [[1, 1], [3, 3]]  # of answers, of texts
 
 
 @pytest.mark.parametrize(("written", "kept"), [([50, 3, 60, 3], [50, 3]), ([50, 60], [50, 60])])
@@ -364,6 +388,28 @@ def test_an_answer_ends_with_its_first_stop_token(merged, written, kept):
     prompt = Prompt.load(merged)
     assert prompt.stop_ids == (3,)
     assert generate_ids(model, prompt, [[2, 7]], max_new_tokens=4) == [kept]
+
+
+def test_a_base_that_wants_to_be_sampled_is_exported_without_that(base, adapter, tmp_path):
+    wishes = {"temperature": 0.6, "top_p": 0.9, "repetition_penalty": 1.3}  # without do_sample: read, but not written
+    (shutil.copytree(base, tmp_path / "base") / "generation_config.json").write_text(json.dumps(wishes))
+    told = json.loads(
+        (save_merged(str(tmp_path / "base"), adapter, tmp_path / "merged") / "generation_config.json").read_text()
+    )
+    assert (told["bos_token_id"], told["eos_token_id"], told["pad_token_id"]) == (2, [3], 0) and not set(wishes) & set(
+        told
+    )
+
+
+def test_an_adapter_that_answers_in_a_chat_keeps_its_template(base, adapter, tmp_path):
+    own = save_lora(adapter, tmp_path / "own")
+    tokenizer = Prompt.load(adapter).tokenizer
+    tokenizer.chat_template = "{{ bos_token }}{% for m in messages %}{{ m.content + eos_token }}{% endfor %}"
+    tokenizer.save_pretrained(own)
+    chat = Prompt.for_tokenizer(tokenizer, "chat")
+    chat.save(own)
+    again = Prompt.load(save_lora(own, tmp_path / "again"))
+    assert again.template == "chat" and again.prompt_ids("안녕?") == chat.prompt_ids("안녕?")
 
 
 def test_the_merge_undone_is_the_base(gate, base, adapter, merged, tmp_path):
@@ -429,3 +475,10 @@ def test_the_second_adapter_learns_and_leaves_the_model_as_it_was(merged, tmp_pa
 def test_figure_of_the_gate(gate):
     figure = gate_figure({"base": gate.base}, TOLERANCE)
     assert len(figure.axes[0].patches) == 1 and figure.axes[0].get_xscale() == "log"
+    endless = replace(gate.base, difference=float("inf"))
+    bars, labels = (lambda axes: (axes.patches, axes.texts))(
+        gate_figure({"nan": endless, "base": gate.base}, TOLERANCE).axes[0]
+    )
+    assert [text.get_text() for text in labels] == [f"{gate.base.difference:.2g}", "inf"]
+    assert bars[1].get_width() >= bars[0].get_width() and bars[0].get_facecolor() == bars[1].get_facecolor()
+    gate_figure({"nan": endless}, TOLERANCE)

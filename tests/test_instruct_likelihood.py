@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from transformers import MistralConfig, MistralForCausalLM
+from transformers import BloomConfig, MistralConfig, MistralForCausalLM
 
 from helpers.course.errors import InputError
 from helpers.instruct import likelihood
@@ -71,7 +71,7 @@ def test_rows_that_begin_alike_are_read_once_and_score_the_same(model, monkeypat
         assert sum(lengths) == 4 * (4 + 1 + 7 + 3) + 5 + 14  # premises are not in it
 
 
-@pytest.mark.parametrize("batch_tokens", [60, 100, 4096])
+@pytest.mark.parametrize("batch_tokens", [60, 70, 107, 4096])
 def test_a_batch_holds_no_more_than_batch_tokens_with_what_its_rows_share(model, monkeypatch, batch_tokens):
     premises, hypotheses = prompts_of([9, 12, 10, 8], list(range(3, 23))), prompts_of([4, 1, 7, 3], [])
     prompts = [one + other for one in premises for other in hypotheses] + prompts_of([5, 14, 6, 9], list(range(3, 23)))
@@ -153,15 +153,20 @@ def test_shared_prefix_leaves_every_row_a_token():
 @pytest.mark.parametrize(
     ("prompts", "labels", "what"),
     [
-        ([[2, 3], []], [[7]], "a prompt has no tokens"),
+        ([[2, 3], []], [[7]], r"a prompt has no tokens[\s\S]*prompt 2"),
         ([[2, 3]], [[7], []], "a label has no tokens"),
         ([[2, 3]], [[7], [7]], "two labels have the same tokens"),
-        ([[2] * 64], [[7]], "longer than the model can read"),
+        ([[2], [2] * 64], [[7]], r"longer than the model can read[\s\S]*prompt 2[\s\S]*65 tokens"),
+        ([[2] * 62], [[7], [7, 8, 9]], r"longer than the model can read[\s\S]*65 tokens"),
     ],
 )
 def test_what_cannot_be_scored_is_named(model, prompts, labels, what):
     with pytest.raises(InputError, match=what):
         label_likelihoods(model, prompts, labels)
+
+
+def test_a_prompt_may_fill_the_model_with_its_label(model):
+    assert label_likelihoods(model, [[2] * 63, [5] * 63], [[7]]).shape == (2, 1)
 
 
 def test_an_attention_that_takes_no_mask_is_refused(model, monkeypatch):
@@ -174,6 +179,7 @@ def test_the_room_of_a_model_is_the_narrower_of_its_limits():
     for window, room in ((16, 16), (None, 64), (128, 64)):
         config = MistralConfig(max_position_embeddings=64, sliding_window=window)
         assert room_of(SimpleNamespace(config=config)) == room
+    assert room_of(SimpleNamespace(config=BloomConfig())) is None  # no limit but memory
 
 
 def test_batches_hold_rows_of_like_length_and_no_more_tokens_than_they_may():

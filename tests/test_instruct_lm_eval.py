@@ -1,9 +1,11 @@
 """The four tasks as task files of lm-evaluation-harness: same rows, same log-probabilities, same accuracy."""
 
 import logging
+import unicodedata
 
 import pytest
 import torch
+from lm_eval.utils import make_table
 
 from helpers.course.files import REPOSITORY, sample_data
 from helpers.data.benchmarks import read_benchmark, stratified_sample
@@ -79,5 +81,15 @@ def test_the_task_files_are_read_offline_from_local_files(monkeypatch, tmp_path)
     lines = ["id\tdocument\tlabel", "1\t좋다\t1", "2\t\t0", "3\t별로\t0"]  # the public file has such rows
     (tmp_path / "ratings_test.txt").write_text("\n".join(lines), encoding="utf-8")
     monkeypatch.setattr(course_rows, "REJECTED", tmp_path)
-    assert course_rows.nsmc(data_dir=str(tmp_path))["test"].num_rows == 2
+    asked = course_rows.nsmc(data_dir=str(tmp_path))["test"]
+    assert asked.num_rows == 2
+    (tmp_path / "ratings_test.txt").write_text(unicodedata.normalize("NFD", "\n".join(lines)), encoding="utf-8")
+    assert course_rows.nsmc(data_dir=str(tmp_path))["test"]["prompt"] == asked["prompt"]  # the prompt object's NFC
     assert (tmp_path / "nsmc.jsonl.rejected.jsonl").is_file()
+
+
+def test_the_harness_s_own_command_can_print_its_table():
+    scores = {"alias": "course_nsmc", "acc,none": 0.5, "acc_stderr,none": 0.1}
+    told = {"results": {"course_nsmc": scores}, "versions": {"course_nsmc": 1}, "n-shot": {"course_nsmc": 0}}
+    table = make_table(told | {"higher_is_better": {"course_nsmc": {"acc": True}}})
+    assert "course_nsmc" in table and "0.5" in table

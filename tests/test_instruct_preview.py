@@ -2,6 +2,7 @@
 
 import copy
 import json
+import unicodedata
 from types import SimpleNamespace
 
 import pytest
@@ -95,6 +96,9 @@ def test_every_answer_counts():
     ]
     assert answer_scores([*rows, free], given, labels) == {"ends": 3 / 5, "in form": 2 / 4, "right": 1 / 4}
     assert answer_scores([free], [Answer("네", True)], labels) == {"ends": 1.0}
+    apart = [row | {"output": unicodedata.normalize("NFD", row["output"])} for row in rows]  # learned as NFC
+    assert closed_tasks([*apart, *apart]) == labels and majority_right(apart, rows, labels) == 3 / 4
+    assert answer_scores(apart, given[:4], labels)["right"] == 1 / 4
     assert majority_right(rows, rows, labels) == 3 / 4 and majority_right([free], rows, labels) is None
     table = side_by_side([free], base=given[-1:], tuned=given[:1])
     assert list(table.columns) == ["question", "wanted", "base", "tuned"] and table["base"][0].endswith("…")

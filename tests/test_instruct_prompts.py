@@ -249,6 +249,20 @@ def test_messages_out_of_turn_are_refused(prompt, messages):
         prompt.message_ids(messages)
 
 
+@pytest.mark.parametrize(
+    ("messages", "place", "given"),
+    [
+        ([("user", "가"), ("tool", "나")], "message 2", {"role": "tool", "content": "나"}),
+        ([("system", "가")], "messages", "no user message"),
+        ([("system", "가"), ("user", "나"), ("assistant", "다"), ("user", " ")], "user message, turn 3", ""),
+    ],
+)
+def test_a_message_that_cannot_be_used_is_named(prompt, messages, place, given):
+    with pytest.raises(InputError) as raised:
+        prompt.message_ids([{"role": role, "content": text} for role, text in messages])
+    assert (raised.value.place, raised.value.given) == (place, given)
+
+
 def test_what_cannot_be_a_prompt_is_named():
     with pytest.raises(InputError, match="template"):
         Prompt.for_tokenizer(tokenizer_of(), "alpaca")

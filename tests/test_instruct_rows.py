@@ -1,6 +1,7 @@
 """Rows of instruction data: read, refused, split, tokenised; what is learned is the answer."""
 
 import json
+import unicodedata
 
 import pytest
 from transformers import AutoTokenizer
@@ -82,6 +83,18 @@ def test_a_question_is_instruction_and_input_without_their_spaces():
         assert len(train) == len(aside) == 1 and train != aside
     for share in (0.01, 1.0):  # at least one question is kept aside, and one is left
         assert all(split_by_question(rows, share, 5, seed=1))
+
+
+def test_rows_of_equal_ids_have_one_question(prompt, tmp_path):
+    row = {"instruction": "분야를 고르세요.", "input": "사과", "output": "과일", "task": ""}
+    apart = {key: unicodedata.normalize("NFD", text) for key, text in row.items()}
+    inside = row | {"instruction": "분야를 고르세요.\n\n사과", "input": ""}
+    ids = [prompt.prompt_ids(one["instruction"], one["input"]) for one in (row, apart, inside)]
+    assert ids[0] == ids[1] == ids[2]
+    with pytest.raises(InputError, match="too few different questions"):
+        split_by_question([row, apart, inside], 0.5, 5, seed=1)
+    rejects = Rejects(tmp_path / "out.jsonl")
+    assert without_questions([apart, inside], [row], rejects) == [] and len(rejects) == 2
 
 
 def test_a_row_may_be_as_long_as_is_allowed(prompt):

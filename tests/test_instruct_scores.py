@@ -84,6 +84,18 @@ def test_what_is_no_label_is_wrong_and_the_seeds_rule_drops_it():
     assert 0 < scores.low < scores.macro_f1 < scores.high < 1
 
 
+def test_the_bars_and_the_interval_are_of_all_classes_all_rows_and_the_draws_asked_for():
+    gold, said = ["b"] * 6 + ["a"] * 3, ["b"] * 4 + ["c", None, "a", "b", "a"]
+    scores = score(gold, said, ["a", "b", "c"], draws=150, seed=3)
+    assert scores.majority_accuracy == 6 / 9  # the most frequent class is not the first
+    assert (scores.low, scores.high) == interval(gold, said, ["a", "b", "c"], draws=150, seed=3)
+    assert (scores.low, scores.high) != interval(gold, said, ["a", "b", "c"], draws=150, seed=4)
+    assert interval(gold, said, ["a", "b", "c"]) == interval(gold, said, ["a", "b", "c"], level=0.95)
+    kept = [(a, b) for a, b in zip(gold, said, strict=True) if b]  # "c" was answered and is never true: its F1 is 0
+    assert scores.macro_f1_dropped == pytest.approx(f1_score(*zip(*kept, strict=True), average="macro"))
+    assert scores.chance_f1 == chance_f1(gold, ["a", "b", "c"]) < chance_f1(gold, ["a", "b"])
+
+
 def test_only_labels_the_rules_agree_and_no_labels_at_all():
     whole = score(GOLD, GOLD, ["a", "b", "c"])
     assert whole.macro_f1 == whole.macro_f1_dropped == whole.coverage == whole.low == whole.high == 1
@@ -93,6 +105,7 @@ def test_only_labels_the_rules_agree_and_no_labels_at_all():
 
 def test_f1_of_tables_is_that_of_scikit_learn():
     draw = np.random.default_rng(0)
+    assert macro_f1_of(np.array([[1, 0, 0], [0, 0, 1]])) == 0.5  # one row right, one row no label
     for _ in range(20):  # 6 rows: now and then a class does not occur
         gold = draw.choice(["a", "b", "c"], 6).tolist()
         said = draw.choice(["a", "b", "c", NO_LABEL], 6, p=[0.6, 0.2, 0.05, 0.15]).tolist()
@@ -123,6 +136,8 @@ def test_the_tables_show_what_was_no_label():
     table = confusion(GOLD, SAID, ["a", "b", "c"])
     assert table.loc["a"].tolist() == [3, 1, 0, 2] and int(table.to_numpy().sum()) == 10
     assert per_class(GOLD, SAID, ["a", "b", "c"]).loc["a", ["precision", "recall", "rows"]].tolist() == [1.0, 0.5, 6.0]
+    never = per_class(["a", "b"], ["a", None], ["a", "b"]).loc["b"]  # true once, answered never
+    assert never[["precision", "recall", "f1-score"]].tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize("counts", [{"a": 500, "b": 500}, {"a": 690, "b": 310}, {"a": 334, "b": 333, "c": 333}])

@@ -9,6 +9,7 @@ from trl import pack_dataset
 from helpers.course.errors import InputError
 from helpers.course.paths import REPOSITORY, repository_path
 from helpers.course.settings import PROFILES
+from helpers.instruct.export_settings import ExportSettings
 from helpers.instruct.models import load_tokenizer
 from helpers.instruct.product_rows import product_rows
 from helpers.instruct.prompts import Prompt
@@ -16,6 +17,7 @@ from helpers.instruct.rows import split_by_question, to_examples
 from helpers.instruct.settings import SEVEN_PROJECTIONS, InstructionSettings
 from helpers.instruct.sft import as_dataset
 from helpers.instruct.tuning import BASE
+from helpers.instruct.zero_shot import ZeroShotSettings
 
 SEEDS_FILE = {
     "train_path": "data/train.jsonl",
@@ -103,6 +105,16 @@ def test_a_wrong_key_or_value_is_named(tmp_path, change, words):
         load(tmp_path, **change)
     for word in words:
         assert word in str(raised.value)
+
+
+@pytest.mark.parametrize("settings", [ExportSettings, ZeroShotSettings])
+def test_an_engine_is_told_under_our_names_or_vllms(settings):
+    ours = settings.load(context=640, memory_share=0.3)
+    theirs = settings.load(max_model_len=640, gpu_memory_utilization=0.3)
+    assert (ours.context, ours.memory_share) == (theirs.context, theirs.memory_share) == (640, 0.3)
+    for wrong in ({"context": 63}, {"memory_share": 0}, {"memory_share": 1}, {"context": 640, "max_model_len": 640}):
+        with pytest.raises(InputError, match=next(iter(wrong))):
+            settings.load(**wrong)
 
 
 @pytest.mark.parametrize("profile", PROFILES)

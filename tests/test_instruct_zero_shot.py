@@ -112,6 +112,20 @@ def test_the_processor_allows_only_what_can_become_a_label():
     assert [allowed(w).flatten().tolist() for w in ([], [5], [5, 6], [7], [5, 3])] == [[5, 7], [3, 6], [3], [8], [3]]
 
 
+def test_what_a_checkpoint_asks_of_its_generation_does_not_change_a_greedy_answer(model, prompt, monkeypatch):
+    prompts = [prompt.prompt_ids("긍정 부정 " * n) for n in (1, 4, 9)]
+    free = generate_ids(model, prompt, prompts, max_new_tokens=20)
+    assert any(len(set(ids)) < len(ids) for ids in free)  # a penalty on what was said would change something
+    read, forward = [], model.forward
+    monkeypatch.setattr(
+        model, "forward", lambda *a, **told: (read.append(told["input_ids"].shape[1]), forward(*a, **told))[1]
+    )
+    for wish, value in (("repetition_penalty", 1.5), ("no_repeat_ngram_size", 1), ("use_cache", False)):
+        monkeypatch.setattr(model.generation_config, wish, value)
+    assert generate_ids(model, prompt, prompts, max_new_tokens=20) == free
+    assert read[1:] == [1] * 19  # and each further step reads one token
+
+
 def test_answers_do_not_depend_on_the_batch(model, prompt):
     prompts = [prompt.prompt_ids("다" * n) for n in (1, 12, 5, 7)]
     alone = [generate_ids(model, prompt, [ids], max_new_tokens=5)[0] for ids in prompts]

@@ -60,6 +60,12 @@ def test_an_adapter_of_another_base_is_left_out_and_that_is_said(copied, capsys)
     assert "is left out" in capsys.readouterr().out
 
 
+def test_a_tuned_adapter_of_another_base_is_refused(copied):
+    (copied / CARD_FILE).write_text(json.dumps({"base": "other", "base_fingerprint": "0"}), encoding="utf-8")
+    with pytest.raises(InputError, match="trained on another base model"):
+        models_to_ask(asked(None).changed(adapter=copied))
+
+
 def test_a_damaged_or_missing_adapter_is_refused(copied, tmp_path):
     with open(copied / WEIGHTS, "r+b") as file:
         file.seek(-1, 2)

@@ -8,6 +8,7 @@ import datasets
 from helpers.course.paths import repository_path
 from helpers.course.rejects import Rejects
 from helpers.data.benchmarks import read_benchmark, stratified_sample
+from helpers.instruct.conversations import clean
 from helpers.instruct.prompts import SEED_TURN
 from helpers.instruct.questions import task_named
 
@@ -23,7 +24,7 @@ def rows_of(name: str, data_dir: str = "sample_data/zero_shot", rows: int | None
     rejects = Rejects(REJECTED / f"{name}.jsonl")
     table = stratified_sample(read_benchmark(name, repository_path(data_dir), rejects), rows, seed)
     rejects.save()
-    prompts = [SEED_TURN.format(task.question(row)) for row in table.to_dict("records")]
+    prompts = [SEED_TURN.format(clean(task.question(row))) for row in table.to_dict("records")]
     answers = [task.classes.index(label) for label in table["label"]]
     words = [list(task.words.values())] * len(prompts)
     return {"test": datasets.Dataset.from_dict({"prompt": prompts, "words": words, "answer": answers})}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from helpers.instruct.conversations import clean
 from helpers.instruct.generation_preview import Answer
 from helpers.instruct.rows import Row
 
@@ -14,7 +15,7 @@ def closed_tasks(rows: Sequence[Row]) -> dict[str, set[str]]:
     """Tasks whose answers are a few fixed labels (each seen three times on average), with these labels."""
     outputs: dict[str, list[str]] = {}
     for row in rows:
-        outputs.setdefault(row["task"], []).append(row["output"].strip())
+        outputs.setdefault(row["task"], []).append(clean(row["output"]))
     return {
         task: set(found)
         for task, found in outputs.items()
@@ -31,7 +32,7 @@ def answer_scores(rows: Sequence[Row], answers: Sequence[Answer], labels: dict[s
     closed = [(row, one.text) for row, one in zip(rows, answers, strict=True) if row["task"] in labels]
     if closed:
         scores["in form"] = sum(text in labels[row["task"]] for row, text in closed) / len(closed)
-        scores["right"] = sum(text == row["output"].strip() for row, text in closed) / len(closed)
+        scores["right"] = sum(text == clean(row["output"]) for row, text in closed) / len(closed)
     return scores
 
 
@@ -41,7 +42,7 @@ def majority_right(rows: Sequence[Row], train: Sequence[Row], labels: dict[str, 
     if not closed:
         return None
     often = {
-        task: max(sorted(known), key=[row["output"].strip() for row in train if row["task"] == task].count)
+        task: max(sorted(known), key=[clean(row["output"]) for row in train if row["task"] == task].count)
         for task, known in labels.items()
     }
-    return sum(often[row["task"]] == row["output"].strip() for row in closed) / len(closed)
+    return sum(often[row["task"]] == clean(row["output"]) for row in closed) / len(closed)

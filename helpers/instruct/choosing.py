@@ -27,6 +27,6 @@ class LabelChoice(LogitsProcessor):
         """``input_ids`` (B, T), ``scores`` (B, V) in, the masked scores (B, V) out."""
         masked = torch.full_like(scores, -torch.inf)
         for row, written in enumerate(input_ids[:, self._begin :].tolist()):
-            allowed = sorted(self._next.get(tuple(written), {self._stop}))
+            allowed = list(self._next.get(tuple(written), {self._stop}))
             masked[row, allowed] = scores[row, allowed]
         return masked

@@ -10,7 +10,16 @@ from helpers.course.paths import repository_path, short_path
 from helpers.course.rejects import Rejects
 from helpers.instruct.product_rows import product_rows
 from helpers.instruct.prompts import Example, Prompt
-from helpers.instruct.rows import TOO_LONG, Row, place_of, read_rows, split_by_question, to_examples, trained_share
+from helpers.instruct.rows import (
+    TOO_LONG,
+    Row,
+    place_of,
+    question_of,
+    read_rows,
+    split_by_question,
+    to_examples,
+    trained_share,
+)
 from helpers.instruct.settings import InstructionSettings
 
 LESSON_ROWS = "outputs/06_instruction_data/train.jsonl"
@@ -86,10 +95,10 @@ def course_rows(rejects: Rejects, limit: int | None = None, seed: int = 13) -> t
 
 def without_questions(rows: Sequence[Row], others: Sequence[Row], rejects: Rejects) -> list[Row]:
     """``rows`` less those whose question stands in ``others``: what is validated on must not be learned."""
-    known = {(row["instruction"].strip(), row["input"].strip()) for row in others}
+    known = set(map(question_of, others))
     kept = []
     for row in rows:
-        if (row["instruction"].strip(), row["input"].strip()) in known:
+        if question_of(row) in known:
             rejects.add(row, *place_of(row), "the question stands in the validation rows")
         else:
             kept.append(row)

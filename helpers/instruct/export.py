@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from transformers import GenerationConfig
 
 from helpers.course.atomic import atomic_write
 from helpers.course.checksums import sha256, weights_fingerprint
@@ -31,6 +32,7 @@ SAVE_METHODS = ("merged_16bit", "lora")
 """Unsloth's names for the two exports."""
 REPORT_FILE = "export_report.json"
 ADAPTER_FILES = (WEIGHTS, "adapter_config.json", PROMPT_FILE, CARD_FILE)
+TOKENIZER_FILES = ("*token*", "chat_template*")
 
 
 def adapted_model(base: str, adapter: str | Path, dtype: torch.dtype = torch.float32) -> tuple[PeftModel, Prompt]:
@@ -67,6 +69,9 @@ def save_merged(base: str, adapter: str | Path, folder: str | Path, dtype: torch
 def save_whole(model: PreTrainedModel, prompt: Prompt, folder: str | Path, dtype: torch.dtype) -> Path:
     """Write a model of transformers in ``dtype`` with its tokenizer and its prompt, stop ids and PAD in its settings.
 
+    The base's own temperature and penalties are left behind: the gate admits the export without them, `vllm serve` would
+    sample by them, and transformers refuses to write some that it has read.
+
     Raises :class:`InputError` where a weight is no number in ``dtype`` (float16 ends at 65,504).
     """
     folder = Path(folder)
@@ -76,8 +81,10 @@ def save_whole(model: PreTrainedModel, prompt: Prompt, folder: str | Path, dtype
             "these weights do not fit into 16 bits", place=lost[0], given=str(dtype).removeprefix("torch."),
             hint="take bfloat16: it has the range of float32",
         )  # fmt: skip
-    model.generation_config.eos_token_id = list(prompt.stop_ids)
-    model.generation_config.pad_token_id = model.config.pad_token_id = prompt.pad_id
+    model.config.pad_token_id = prompt.pad_id
+    model.generation_config = GenerationConfig(
+        bos_token_id=prompt.bos_id, eos_token_id=list(prompt.stop_ids), pad_token_id=prompt.pad_id
+    )
     model.save_pretrained(str(folder))
     prompt.tokenizer.save_pretrained(str(folder))
     prompt.save(folder)
@@ -90,7 +97,8 @@ def save_lora(adapter: str | Path, folder: str | Path) -> Path:
     if missing := [name for name in ADAPTER_FILES if not (adapter / name).is_file()]:
         raise InputError("this folder holds no whole adapter", file=short_path(adapter), place=", ".join(missing))
     folder.mkdir(parents=True, exist_ok=True)
-    for name in [*ADAPTER_FILES, *(path.name for path in adapter.glob("*token*"))]:
+    tokenizer = [path.name for pattern in TOKENIZER_FILES for path in adapter.glob(pattern)]
+    for name in [*ADAPTER_FILES, *tokenizer]:
         shutil.copy2(adapter / name, folder / name)
     return folder
 

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from itertools import chain
+from math import inf, isnan
+from statistics import fmean
+from typing import TYPE_CHECKING, Protocol, Self
 
 from helpers.course.errors import InputError
 from helpers.instruct.generation import LocalModel
@@ -140,18 +143,18 @@ class ExportGate:
             same = min(same, 1 - 1 / len(self.prompts))  # another vocabulary, though the probes do not touch it
         answers = candidate.generate(self.prompts, self.max_new_tokens)
         scores = candidate.log_probs(self.prompts, self.texts)
-        off = [[abs(a - b) for a, b in zip(*pair, strict=True)] for pair in zip(scores, self.log_probs, strict=True)]
-        flat = [value if value == value else float("inf") for row in off for value in row]  # NaN is no agreement
-        row = max(range(len(off)), key=lambda number: max(flat[_span(off, number)]))
+        pairs = zip(scores, self.log_probs, strict=True)
+        off = [[_apart(a, b) for a, b in zip(row, ours, strict=True)] for row, ours in pairs]
+        worst = max(range(len(off)), key=lambda number: max(off[number]))
         equal = [a == b for a, b in zip(answers, self.answers, strict=True)]
         ties = [self._tie(number, answer) for number, answer in enumerate(answers) if not equal[number]]
         return Agreement(
             equal_ids=same,
             equal_answers=sum(equal) / len(equal),
             ties=sum(ties) / len(equal),
-            difference=max(flat),
-            mean=sum(flat) / len(flat),
-            where=f"probe {row + 1} of {len(off)}",
+            difference=max(off[worst]),
+            mean=fmean(chain.from_iterable(off)),
+            where=f"probe {worst + 1} of {len(off)}",
         )
 
     def admit(self, name: str, candidate: Candidate) -> Agreement:
@@ -181,6 +184,6 @@ class ExportGate:
         return place is not None and self.margins[number][place] < 2 * self.tolerance
 
 
-def _span(rows: Sequence[Sequence[Any]], number: int) -> slice:
-    start = sum(map(len, rows[:number]))
-    return slice(start, start + len(rows[number]))
+def _apart(a: float, b: float) -> float:
+    """The distance of two log-probabilities, in nats; NaN is no agreement."""
+    return inf if isnan(a - b) else abs(a - b)

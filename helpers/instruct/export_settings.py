@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 from pydantic import AliasChoices, Field
 
 from helpers.course.settings import LessonSettings
+from helpers.instruct.engine_settings import Context, MemoryShare
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 
@@ -23,20 +24,11 @@ class ExportSettings(LessonSettings):
     probes: int = Field(ge=4, le=200, description="questions of the gate")
     probe_tokens: int = Field(ge=2, description="the longest answer to a probe")
     tolerance: float = Field(gt=0, description="nats: the largest difference of a log-probability")
-    context: int = Field(
-        ge=64,
-        validation_alias=AliasChoices("context", "max_model_len"),
-        description="tokens of prompt and answer together",
-    )
+    context: Context
     at_once: int = Field(
         ge=1, validation_alias=AliasChoices("at_once", "max_num_seqs"), description="answers that vLLM writes together"
     )
-    memory_share: float = Field(
-        gt=0,
-        lt=1,
-        validation_alias=AliasChoices("memory_share", "gpu_memory_utilization"),
-        description="of the GPU's memory, on a CPU of the machine's, for vLLM",
-    )
+    memory_share: MemoryShare
     batch_size: int = Field(ge=1, description="rows that transformers' generate takes together")
     questions: int = Field(ge=4, description="of the throughput comparison")
     max_new_tokens: int = Field(ge=8, description="the longest answer there")

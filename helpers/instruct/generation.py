@@ -8,17 +8,23 @@ from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
+from transformers import LogitsProcessorList
 
+from helpers.instruct.choosing import LabelChoice
 from helpers.instruct.prompts import Prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+NEUTRAL = {"repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "use_cache": True}
+"""A checkpoint's generation_config.json may say otherwise (Qwen2.5 Instruct: a penalty of 1.05): scores would not be the
+model's own, a label that the question names would be held back, and vLLM, which is told nothing of it, would disagree."""
+
 
 def greedy(prompt: Prompt, max_new_tokens: int) -> dict[str, Any]:
     """What transformers' ``generate`` is told for a greedy answer that a stop token ends."""
     stops = {"eos_token_id": list(prompt.stop_ids), "pad_token_id": prompt.pad_id}
-    return {"do_sample": False, "max_new_tokens": max_new_tokens} | stops
+    return {"do_sample": False, "max_new_tokens": max_new_tokens} | NEUTRAL | stops
 
 
 @torch.inference_mode()
@@ -47,10 +53,6 @@ def generate_ids(
         rows = order[start : start + batch_size]
         ids, real = _padded([prompts[row] for row in rows], prompt.pad_id, model, "left")
         if labels is not None:
-            from transformers import LogitsProcessorList
-
-            from helpers.instruct.choosing import LabelChoice
-
             told["logits_processor"] = LogitsProcessorList([LabelChoice(labels, prompt.stop_ids[0], ids.shape[1])])
         new = model.generate(input_ids=ids, attention_mask=real, **told)[:, ids.shape[1] :].tolist()
         for row, each in zip(rows, new, strict=True):

@@ -20,7 +20,7 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class ModelShape:
-    """The sizes that memory depends on; `tied`: input and output share one table."""
+    """The sizes that memory depends on; `head_width`: numbers of one head; `tied`: input and output share one table."""
 
     name: str
     layers: int
@@ -29,23 +29,26 @@ class ModelShape:
     heads: int
     kv_heads: int
     vocabulary: int
+    head_width: int
     tied: bool = False
 
     @classmethod
     def of(cls, name: str, config: PretrainedConfig) -> Self:
         """The shape that a transformers config describes."""
         numbers = (config.num_hidden_layers, config.hidden_size, config.intermediate_size, config.num_attention_heads)
-        return cls(name, *numbers, config.num_key_value_heads, config.vocab_size, bool(config.tie_word_embeddings))
+        numbers += (config.num_key_value_heads, config.vocab_size)
+        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        return cls(name, *numbers, width, bool(config.tie_word_embeddings))
 
     @property
     def kv_width(self) -> int:
         """Numbers that a key (or a value) of one token holds in one layer."""
-        return self.hidden // self.heads * self.kv_heads
+        return self.head_width * self.kv_heads
 
     @property
     def weights(self) -> int:
         """How many weights the model has."""
-        attention = 2 * self.hidden * (self.hidden + self.kv_width)  # q and o; k and v
+        attention = 2 * self.hidden * (self.head_width * self.heads + self.kv_width)  # q and o; k and v
         layer = attention + 3 * self.hidden * self.intermediate + 2 * self.hidden  # gate, up, down; two norms
         return self.layers * layer + (1 if self.tied else 2) * self.vocabulary * self.hidden + self.hidden
 
@@ -54,9 +57,9 @@ class ModelShape:
         return 2 * self.layers * self.kv_width * number_bytes
 
 
-SOLAR = ModelShape("SOLAR 10.7B", 48, 4096, 14336, 32, 8, 32000)
-MISTRAL = ModelShape("Mistral 7B", 32, 4096, 14336, 32, 8, 32000)
-QWEN = ModelShape("Qwen3 1.7B", 28, 2048, 6144, 16, 8, 151936, tied=True)  # and a norm of 128 in q and k, not counted
+SOLAR = ModelShape("SOLAR 10.7B", 48, 4096, 14336, 32, 8, 32000, 128)
+MISTRAL = ModelShape("Mistral 7B", 32, 4096, 14336, 32, 8, 32000, 128)
+QWEN = ModelShape("Qwen3 1.7B", 28, 2048, 6144, 16, 8, 151936, 128, tied=True)  # less a norm of 128 in q and k
 GPUS = {"T4": 14.6, "L4": 22.0, "A100 40 GB": 39.4, "A100 80 GB": 79.1}
 """Memory in GiB that torch reports for such a GPU, about: makers count differently, and a little is always taken."""
 SHARE = 0.9

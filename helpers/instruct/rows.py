@@ -12,6 +12,7 @@ from helpers.course.jsonl import numbered_objects
 from helpers.course.paths import short_path
 from helpers.course.rejects import Rejects
 from helpers.data.text import normalise
+from helpers.instruct.conversations import joined
 from helpers.instruct.prompts import Example, Prompt
 
 KEYS = ("instruction", "input", "output", "task")
@@ -75,21 +76,26 @@ def _complaint(row: Mapping[str, object]) -> str | None:
     return None if normalise(str(row["output"])) else "the output is empty"
 
 
+def question_of(row: Mapping[str, str]) -> str:
+    """Instruction and input as the prompt joins them: rows of which it makes the same ids have the same question."""
+    return joined(row["instruction"], row["input"])
+
+
 def split_by_question(rows: Sequence[Row], share: float, most: int, seed: int) -> tuple[list[Row], list[Row]]:
-    """Training and validation rows; no question (instruction and input) stands on both sides.
+    """Training and validation rows; no question stands on both sides.
 
     ``share`` of the questions are kept aside, at least one and so few that at most ``most`` rows are; a question with
     more rows than there is room for is passed over.
     """
-    questions: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    questions: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
-        questions[row["instruction"].strip(), row["input"].strip()].append(row)
+        questions[question_of(row)].append(row)
     if len(questions) < 2:
         raise InputError("too few different questions to keep some aside", given=f"{len(questions)} questions")
     keys = list(questions)
     random.Random(seed).shuffle(keys)
     aside: list[Row] = []
-    kept: list[tuple[str, str]] = []
+    kept: list[str] = []
     wanted = min(max(1, round(share * len(keys))), len(keys) - 1)
     for key in reversed(keys):
         if wanted and len(aside) + len(questions[key]) <= most:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import pandas as pd
-from pydantic import AliasChoices, Field, model_validator
+from pydantic import Field, model_validator
 
 from helpers.course.errors import InputError
 from helpers.course.files import read_table, write_jsonl
@@ -19,6 +19,7 @@ from helpers.data.benchmarks import read_benchmark, stratified_sample
 from helpers.instruct.answers import Reading, read_answers
 from helpers.instruct.backends import Backend
 from helpers.instruct.decisions import RULES, decide
+from helpers.instruct.engine_settings import Context, MemoryShare
 from helpers.instruct.questions import CONTENT_FREE, ZeroShotTask
 from helpers.instruct.scores import score
 
@@ -47,17 +48,8 @@ class ZeroShotSettings(LessonSettings):
     template: Literal["seed", "chat"] = Field(description="prompt template of the base model")
     batch_size: int = Field(ge=1, description="rows that generate together")
     batch_tokens: int = Field(ge=16, description="tokens that label likelihood holds together; with vLLM of one step")
-    context: int = Field(
-        ge=64,
-        validation_alias=AliasChoices("context", "max_model_len"),
-        description="vLLM only: tokens of prompt and answer together",
-    )
-    memory_share: float = Field(
-        gt=0,
-        lt=1,
-        validation_alias=AliasChoices("memory_share", "gpu_memory_utilization"),
-        description="vLLM only: of the GPU's memory, on a CPU of the machine's",
-    )
+    context: Context
+    memory_share: MemoryShare
     max_new_tokens: int = Field(ge=1, le=1024, description="the longest free answer")
     reading: Reading = Field(description="how a free answer becomes a label")
     draws: int = Field(ge=100, description="draws of the bootstrap")

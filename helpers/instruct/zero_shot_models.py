@@ -23,9 +23,11 @@ from helpers.instruct.zero_shot import ZeroShotSettings
 def adapters_to_ask(settings: ZeroShotSettings) -> dict[str, Path]:
     """``{"tuned": ..., "chooser": ...}``; the last is left out, and said, where it fits another base model.
 
-    Without ``settings.adapter`` the tuned model's adapter is lesson 07's, or one made now.
+    Without ``settings.adapter`` the tuned model's adapter is lesson 07's, or one made now. Raises :class:`InputError`
+    where the one named was trained on another base model.
     """
     adapters = {"tuned": settings.adapter or tuned_adapter(base=settings.model)}
+    need_adapter_for(adapters["tuned"], settings.model)
     if settings.chooser and (chooser := _fitting(settings.chooser, settings.model)):
         adapters["chooser"] = chooser
     return adapters
