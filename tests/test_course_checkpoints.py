@@ -1,11 +1,15 @@
 """What a killed run may go on from: whole checkpoints of this very run. Those of another are kept, the difference named."""
 
 import json
+import multiprocessing
+import time
 
 import pytest
 import torch
 
+from helpers.course import checkpoints
 from helpers.course.checkpoints import finish, resumable, run_fingerprint, step_of, weights_digest
+from helpers.course.errors import InputError
 from helpers.embedding import contrastive_trainer, training
 from helpers.embedding.contrastive_settings import InfoNCESettings
 from helpers.embedding.simcse_settings import SimCSESettings
@@ -85,6 +89,39 @@ def test_a_run_that_leaves_nothing_leaves_what_is_not_its_own(tmp_path):
     (tmp_path / "mine.txt").write_text("keep")
     finish(tmp_path, RUN, keep=False)
     assert names(tmp_path) == ["mine.txt", "old-1"]
+
+
+def at_work(folder, ready):
+    resumable(folder, OTHER)
+    ready.set()
+    time.sleep(60)
+
+
+def begun_anew(folder):
+    checkpoints._held.clear()  # what it has from the process that it was forked from
+    resumable(folder, OTHER)
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path):
+    """The second would move the first one's checkpoints aside, and then find its later ones, of other weights."""
+    fork = multiprocessing.get_context("fork")
+    ready = fork.Event()
+    other = fork.Process(target=at_work, args=(tmp_path, ready), daemon=True)
+    other.start()
+    assert ready.wait(60)
+    theirs = checkpoint(tmp_path, 6)
+    with pytest.raises(InputError, match=r"(?s)another run is at work.*output_dir"):
+        resumable(tmp_path, RUN)
+    assert theirs.exists()
+    other.kill()
+    other.join()
+    assert resumable(tmp_path, RUN) is None and names(tmp_path) == ["old-1", "run.json"]
+    assert resumable(tmp_path, RUN) is None  # a notebook's cell that is run again is no other run
+    finish(tmp_path, RUN)
+    free = fork.Process(target=begun_anew, args=(tmp_path,))
+    free.start()
+    free.join()
+    assert free.exitcode == 0
 
 
 def test_of_several_processes_only_the_first_touches_the_folder(tmp_path, monkeypatch):

@@ -104,11 +104,69 @@ def test_a_written_file_has_the_usual_permissions(tmp_path):
     assert (tmp_path / "a.txt").stat().st_mode & 0o777 == 0o600  # what was kept from others stays so
 
 
+def test_a_file_takes_its_name_only_when_the_disk_has_it_whole(tmp_path, monkeypatch):
+    on_disk = []
+    monkeypatch.setattr(
+        os, "fsync", lambda handle: on_disk.append((os.fstat(handle).st_size, list(tmp_path.glob("a.txt"))))
+    )
+    with atomic_write(tmp_path / "a.txt") as file:
+        file.write("whole")
+    assert on_disk == [(5, [])]
+
+
+def test_a_file_is_written_through_a_link(tmp_path):
+    (tmp_path / "large_disk").mkdir()
+    (tmp_path / "link.txt").symlink_to(tmp_path / "large_disk" / "a.txt")
+    for text in ("first", "second"):  # the file is made, then replaced
+        with atomic_write(tmp_path / "link.txt") as file:
+            file.write(text)
+        assert (tmp_path / "link.txt").is_symlink()
+        assert (tmp_path / "large_disk" / "a.txt").read_text() == text
+    assert [path.name for path in (tmp_path / "large_disk").iterdir()] == ["a.txt"]
+
+
+def test_a_read_only_file_is_not_replaced(tmp_path, monkeypatch):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    monkeypatch.setattr(os, "access", lambda asked, mode: asked != path)  # root may write all that it likes
+    with pytest.raises(InputError, match=r"(?s)could not be written.*a\.txt.*read-only"), atomic_write(path) as file:
+        file.write("new")
+    assert path.read_text() == "old" and [left.name for left in tmp_path.iterdir()] == ["a.txt"]
+
+
+@pytest.mark.parametrize(
+    ("name", "why"), [("folder", "a folder has this name"), ("file/a.txt", "is a file"), ("x" * 300, "too long")]
+)
+def test_a_file_that_cannot_be_written_is_named(tmp_path, name, why):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match=rf"(?s)could not be written.*{name}.*{why}"):
+        write_jsonl(tmp_path / name, [{"text": "a"}])
+    assert Rejects(tmp_path / name).save() is None  # there is none to remove
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_a_full_disk_leaves_the_old_file_and_says_which_one(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(InputError, match=r"(?s)a\.txt.*No space left"), atomic_write(path) as file:
+        file.write("half")
+        raise OSError(28, "No space left on device")
+    assert path.read_text() == "old" and [left.name for left in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_what_goes_wrong_with_another_file_meanwhile_keeps_its_name(tmp_path):
+    with pytest.raises(FileNotFoundError, match="source"), atomic_write(tmp_path / "a.txt") as file:
+        file.write((tmp_path / "source.txt").read_text())
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_replaced_folder_is_followed_through_a_link(tmp_path):
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
     with replaced_folder(tmp_path / "link") as new:
         (new / "a.txt").write_text("new")
+        assert new.stat().st_mode & 0o777 == 0o755  # a model is not its maker's alone, as a temporary folder is
     assert (tmp_path / "link").is_symlink() and (tmp_path / "real" / "a.txt").read_text() == "new"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "real"]
 

@@ -166,6 +166,39 @@ def test_json_nested_too_deeply_is_named(tmp_path):
         read_config(tmp_path / "a.json")
 
 
+def test_settings_know_the_file_that_they_came_from(file, monkeypatch):
+    monkeypatch.setattr(Knobs, "default_config", str(file))
+    knobs = Knobs.load()
+    assert knobs.config == file
+    assert list(knobs.table().set_index("key").loc[["config", "profile"], "from"]) == ["default", "default"]
+
+
+def test_a_section_without_keys_changes_nothing(tmp_path):
+    (tmp_path / "a.yaml").write_text("model: none\nseed: 1\nprofiles:\n  t4:\nsmoke:\n")
+    settings = LessonSettings.load(tmp_path / "a.yaml", profile="t4", smoke=True)
+    assert settings.seed == 1 and settings.output_dir == REPOSITORY / "outputs"  # a default path is made absolute, too
+
+
+@pytest.mark.parametrize(("given", "smoke"), [("false", False), ("no", False), ("true", True), (0, False), (1, True)])
+def test_smoke_as_text_is_what_it_says(file, given, smoke):
+    """papermill hands on `-p smoke false` as text, which Python itself takes for true."""
+    knobs = Knobs.load(file, smoke=given)
+    assert (knobs.smoke, knobs.epochs) == (smoke, 1 if smoke else 2)
+
+
+def test_smoke_that_is_neither_true_nor_false_is_refused(file):
+    with pytest.raises(InputError, match=r"(?s)parameter smoke.*given:   small.*true or false"):
+        Knobs.load(file, smoke="small")
+
+
+@pytest.mark.parametrize("folder", ["null", "5", "[a]"])
+def test_an_output_folder_that_is_no_path_is_named_under_smoke_too(tmp_path, monkeypatch, folder):
+    monkeypatch.setenv("COURSE_SMOKE", "1")
+    (tmp_path / "a.yaml").write_text(f"model: none\noutput_dir: {folder}\n")
+    with pytest.raises(InputError, match=r"(?s)a\.yaml, key output_dir.*a path"):
+        LessonSettings.load(tmp_path / "a.yaml")
+
+
 def test_the_environment_can_ask_for_smoke_size_and_spares_real_outputs(tmp_path, monkeypatch):
     (tmp_path / "a.yaml").write_text("model: none\noutput_dir: outputs/02_x\nseed: 1\nsmoke:\n  seed: 2\n")
     assert LessonSettings.load(tmp_path / "a.yaml", smoke=False).seed == 1

@@ -1,6 +1,7 @@
 """BM25: the formula by hand, and what it is for."""
 
 import math
+import unicodedata
 
 import numpy as np
 import pytest
@@ -29,6 +30,23 @@ def test_particles_do_not_hide_a_word_and_order_is_stable():
     assert index.ranked("서울에서").tolist() == [1, 2, 0]
 
 
+def test_equals_keep_their_order_among_many():
+    index = BM25(["서울은 흐리다", "부산은 맑다"] * 50)
+    assert index.ranked("부산").tolist() == [*range(1, 100, 2), *range(0, 100, 2)]
+
+
+def test_a_query_counts_a_word_as_often_as_it_says_it():
+    index = BM25(["서울 날씨", "부산 날씨"])
+    assert index.scores("서울 서울").tolist() == pytest.approx((2 * index.scores("서울")).tolist())
+
+
+def test_decomposed_letters_are_the_same_letters():
+    index, decomposed = BM25(["서울 날씨"]), BM25([unicodedata.normalize("NFD", "서울 날씨")])
+    for query in ("서울", unicodedata.normalize("NFD", "서울")):
+        assert index.scores(query) == decomposed.scores(query) > 0
+
+
+@pytest.mark.filterwarnings("error")
 def test_a_query_that_shares_nothing_scores_nothing():
     assert not BM25(["가나", ""]).scores("다라").any()
     assert BM25([]).scores("다라").shape == (0,)

@@ -18,7 +18,7 @@ from helpers.course.tables import write_table
 from helpers.data import columns as columns_module
 from helpers.data.columns import read_source
 from helpers.data.triplet_files import file_names
-from helpers.data.triplet_sets import TOO_SMALL
+from helpers.data.triplet_sets import SAME, TOO_SMALL
 from helpers.data.triplets import Columns, basic, by_domain, domainwise, fused, main, write_set
 
 COLUMNS = Columns("desc", "category", ("name", "question"), "domain")
@@ -294,6 +294,13 @@ def test_columns_of_mixed_kinds_are_no_text():
         basic(table, Columns("desc", "category", ("name",)))
 
 
+def test_a_table_of_one_row_gives_no_triplet_and_says_why():
+    alone = pl.DataFrame([("가", "예금", "가", "나")], schema=["desc", "category", "name", "question"], orient="row")
+    made = basic(alone, Columns("desc", "category", ("name", "question")))
+    assert made.supervised.height == 0
+    assert made.rejected.rows() == [(0, "name", SAME), (0, "question", TOO_SMALL)]
+
+
 def test_a_table_without_rows_is_called_that():
     with pytest.raises(InputError, match="this table has no row"):
         basic(small().clear(), COLUMNS)
@@ -362,6 +369,28 @@ def test_the_command_writes_a_file_for_each_domain(tmp_path):
     assert "the domain is empty" in kept and "설명 여섯" in kept
 
 
+def test_a_malformed_row_is_kept_once_though_it_has_no_domain(tmp_path):
+    data, out = tmp_path / "data.csv", tmp_path / "out"
+    table = small(domain=["금융"] * 3 + ["통신"] * 3, category=["예금"] * 6)
+    data.write_text(table.write_csv() + "줄,이,짧다\n", encoding="utf-8")
+    command("domainwise", data, "--domain_col", "domain", "--output_dir", out)
+    kept = [path.name for path in out.glob("*.rejected.jsonl") if "짧다" in path.read_text(encoding="utf-8")]
+    assert kept == ["without_domain_supervised.csv.rejected.jsonl"]
+
+
+def test_nothing_is_written_where_one_of_the_domains_would_overwrite_the_input(tmp_path):
+    data = tmp_path / "통신_supervised.csv"
+    small(domain=["금융"] * 3 + ["통신"] * 3, category=["예금"] * 6).write_csv(data)
+    with pytest.raises(InputError, match=r"overwrite the input"):
+        command("domainwise", data, "--domain_col", "domain", "--output_dir", tmp_path)
+    assert list(tmp_path.iterdir()) == [data]
+
+
+def test_the_command_draws_negatives_from_the_anchors_where_it_is_told(products, tmp_path):
+    command("basic", products, "--output_supervised", tmp_path / "a.csv", "--negatives_from", "anchor")
+    assert set(read_table(tmp_path / "a.csv")["negative"]) <= set(small()["desc"])
+
+
 def test_the_command_fuses(products, tmp_path):
     options = ["--output_supervised", tmp_path / "fused.parquet", "--num_negatives", 3]
     (written,) = command("fused", products, *options)
@@ -378,7 +407,8 @@ def test_malformed_rows_are_kept_and_legacy_encodings_found(tmp_path, capsys):
     rejected = [json.loads(line) for line in written.rejected.read_text(encoding="utf-8").splitlines()]
     assert [row["line"] for row in rejected] == [3, 5, 7]
     assert "8 fields" in rejected[0]["reason"]
-    assert "(cp949)" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "(cp949)" in told and "rejected  1 x this row has 8 fields, the first line names " in told
 
 
 @pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "parquet"])
@@ -460,7 +490,7 @@ def test_a_stopped_run_leaves_the_old_file(products, tmp_path, monkeypatch):
         raise OSError("no space left on the device")
 
     monkeypatch.setattr(pl.DataFrame, "write_csv", fail)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(InputError, match=r"(?s)t\.csv.*no space"):
         command("basic", products, "--output_supervised", target)
     assert target.read_text(encoding="utf-8") == "old"
     assert not list(tmp_path.glob(".t.csv*"))
@@ -491,6 +521,17 @@ def test_a_table_of_which_no_row_can_be_used_says_why(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("a,b\n가,나,다\n라,마,바\n", encoding="utf-8")
     with pytest.raises(InputError, match=r"(?s)no row that can be used.*line 2.*2 rows were refused.*3 fields"):
+        read_source(path)
+
+
+def test_json_lines_of_which_none_can_be_used_say_why(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text(
+        json.dumps([{"a": "가"}], indent=1, ensure_ascii=False), encoding="utf-8"
+    )  # JSON, but no JSON lines
+    with pytest.raises(
+        InputError, match=r"(?s)no line of this table can be used.*a\.jsonl, line 1.*5 lines were refused"
+    ):
         read_source(path)
 
 

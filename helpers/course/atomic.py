@@ -20,11 +20,31 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     """Open a file for writing that appears under its name only when it is complete.
 
     A temporary file in the same folder takes the data, is flushed to the disk and then renamed over ``path``; after an
-    exception or a kill the old file is still there, whole. Folders are made. Text (``"w"``) is UTF-8 with ``\\n``.
+    exception or a kill the old file is still there, whole. Folders are made, a link is followed. Text (``"w"``) is UTF-8
+    with ``\\n``. Raises :class:`InputError` where the system refuses: a folder of that name, no permission, a full disk.
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path))
     if mode not in ("w", "wb"):
         raise ValueError(f"mode {mode!r}: atomic_write takes 'w' or 'wb'")
+    try:
+        with _complete(path, mode) as file:
+            yield file
+    except OSError as error:
+        named = Path(error.filename) if isinstance(error.filename, str) else None  # a full disk names no file
+        if named and named not in (path, *path.parents) and not named.name.startswith(f".{path.name}."):
+            raise  # of another file, which the caller reads meanwhile
+        why = error.strerror or str(error)
+        raise InputError("this file could not be written", file=short_path(path), given=why) from error
+
+
+@contextmanager
+def _complete(path: Path, mode: str) -> Iterator[IO[Any]]:
+    if path.is_dir():
+        raise IsADirectoryError("a folder has this name")
+    if any(part.is_file() for part in path.parents):
+        raise NotADirectoryError("a part of this path is a file, not a folder")
+    if path.exists() and not os.access(path, os.W_OK):  # a rename would replace it without asking
+        raise PermissionError("it is read-only")
     path.parent.mkdir(parents=True, exist_ok=True)
     text = {"encoding": "utf-8", "newline": "\n"} if mode == "w" else {}
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")

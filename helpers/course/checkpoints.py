@@ -5,6 +5,7 @@ A run's folder holds ``checkpoint-<step>`` folders and ``run.json``, which says 
 
 import hashlib
 import json
+import os
 import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from helpers.course.atomic import atomic_write
+from helpers.course.errors import InputError
 from helpers.course.paths import short_path
+
+try:
+    import fcntl
+except ImportError:  # Windows: two runs in one folder are not noticed there
+    fcntl = None
 
 if TYPE_CHECKING:  # torch takes seconds to import
     from types import ModuleType
@@ -24,6 +31,9 @@ RUN_FILE = "run.json"
 NAME = re.compile(r"checkpoint-(\d+)")
 TRAINER_STATE = "trainer_state.json"
 """Of a checkpoint, the Hugging Face Trainer writes this file last, and removes an older checkpoint only afterwards."""
+
+_held: dict[tuple[int, int], int] = {}
+"""The folders that this process trains in, by device and inode, with the descriptor that locks each."""
 
 
 def run_fingerprint(told: Mapping[str, Any], *sets: Iterable[Any]) -> dict[str, str]:
@@ -58,6 +68,9 @@ def resumable(folder: Path, fingerprint: dict[str, str], written_last: Sequence[
     ``run.json``, and what differs is printed; when that run comes back, it finds them again. Of this very run only those
     are removed that a kill left half written and, once it has come to its end, those that it will now write again.
     Of several processes the first one looks and moves, the others wait for what it found.
+
+    The folder belongs to this process until :func:`finish`, or until the process ends. Raises :class:`InputError` where it
+    belongs to another one: two runs would take each other's checkpoints for their own.
     """
     group = _group()
     if group is None:
@@ -80,6 +93,8 @@ def finish(folder: Path, fingerprint: dict[str, str], *, keep: bool = True) -> N
         for path in _checkpoints(folder):
             shutil.rmtree(path)
         (folder / RUN_FILE).unlink()  # last: until then it says that what is left of a checkpoint is not to be taken
+    if (descriptor := _held.pop(_identity(folder), None)) is not None:
+        os.close(descriptor)
 
 
 def step_of(checkpoint: str | Path) -> int:
@@ -87,7 +102,34 @@ def step_of(checkpoint: str | Path) -> int:
     return int(NAME.fullmatch(Path(checkpoint).name)[1])
 
 
+def _hold(folder: Path) -> None:
+    """Lock the folder for this process (the system unlocks it when the process ends, however it does)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if fcntl is None or _identity(folder) in _held:
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise InputError(
+            "another run is at work in this folder",
+            file=short_path(folder),
+            hint="name another output_dir, or wait for it; a notebook that was stopped lets go when its kernel is restarted",
+        ) from None
+    except OSError:  # a file system that knows no locks
+        os.close(descriptor)
+    else:
+        _held[_identity(folder)] = descriptor
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    found = folder.stat()
+    return found.st_dev, found.st_ino
+
+
 def _resumable(folder: Path, fingerprint: dict[str, str], written_last: Sequence[str]) -> Path | None:
+    _hold(folder)
     run = _read(folder / RUN_FILE)
     if run.get("fingerprint") != fingerprint:
         if others := _checkpoints(folder):

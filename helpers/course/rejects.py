@@ -1,5 +1,6 @@
 """Rows that could not be used: kept beside the output, with the reason, and counted."""
 
+import os
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -43,7 +44,8 @@ class Rejects:
         With nothing to write, a file left by an earlier run is removed (it would lie) and ``None`` is returned.
         """
         if not self.rows:
-            self.path.unlink(missing_ok=True)
+            if os.path.exists(self.path):  # a name that cannot be is refused, in words, where the output is written
+                self.path.unlink()
             return None
         write_jsonl(self.path, self.rows)
         return self.path

@@ -5,7 +5,16 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from helpers.course.config_files import read_config
 from helpers.course.errors import InputError
@@ -70,6 +79,7 @@ class LessonSettings(BaseModel):
         ``COURSE_SMOKE=1`` in the environment means ``smoke=True``, and results go to ``outputs/smoke/<lesson>`` unless
         ``output_dir`` is a parameter: a check of stored outputs leaves those of a real run alone.
         """
+        smoke = None if smoke is None else _truth(smoke)
         from_environment = smoke_is_asked_for() and not smoke
         smoke = smoke or from_environment
         source = config if config is not None else cls.default_config
@@ -93,8 +103,9 @@ class LessonSettings(BaseModel):
         refuse_unknown(cls, given, None, "")
         named = {"profile": profile, "smoke": smoke, "config": None if config is None else path}
         given |= {key: value for key, value in named.items() if value is not None}
-        if from_environment and "output_dir" not in given:
-            given["output_dir"] = Path("outputs/smoke") / Path(base.get("output_dir", "outputs")).name
+        folder = base.get("output_dir", "outputs")
+        if from_environment and "output_dir" not in given and isinstance(folder, str):  # else it is refused below
+            given["output_dir"] = Path("outputs/smoke") / Path(folder).name
         layers = [
             ({"config": path}, "default", ""),
             (base, f"{name}", ""),
@@ -152,6 +163,16 @@ class LessonSettings(BaseModel):
         """One row a setting: ``key``, ``value`` and ``from`` (where it came from), to show in a notebook."""
         rows = [(key, _readable(value), self._origins.get(key, "default")) for key, value in self]
         return pd.DataFrame(rows, columns=["key", "value", "from"])
+
+
+def _truth(smoke: Any) -> bool:
+    """As the field reads it: papermill hands on ``-p smoke false`` as text, which Python takes for true."""
+    try:
+        return TypeAdapter(bool).validate_python(smoke)
+    except ValidationError as error:
+        raise InputError(
+            "this value does not fit", place="parameter smoke", given=smoke, allowed="true or false"
+        ) from error
 
 
 def _sections(base: dict[str, Any], file: str | None) -> dict[str, dict[str, Any]]:

@@ -115,6 +115,7 @@ def _table_of_objects(path: Path, rejects: "Rejects | None") -> pd.DataFrame:
     """jsonl: every object must have the keys of the first one; numbers become text, null becomes ``""``."""
     keys: list[str] = []
     rows = []
+    before = len(rejects or ())
     for line, row in numbered_objects(path, rejects):
         keys = keys or list(row)
         what, given = _no_row(row, keys)
@@ -125,7 +126,14 @@ def _table_of_objects(path: Path, rejects: "Rejects | None") -> pd.DataFrame:
         else:
             rejects.add(row, path, line, what)
     if not keys:
-        raise InputError("this table is empty", file=short_path(path), allowed="one JSON object a line")
+        refused = rejects.rows[before:] if rejects is not None else []
+        raise InputError(
+            "no line of this table can be used" if refused else "this table is empty",
+            file=short_path(path),
+            place=f"line {refused[0]['line']}" if refused else None,
+            allowed="one JSON object a line",
+            hint=f"{len(refused)} lines were refused, the first because: {refused[0]['reason']}" if refused else None,
+        )
     frame = pd.DataFrame(rows, columns=keys, dtype="str")
     frame.attrs["encoding"] = "utf-8"
     return frame

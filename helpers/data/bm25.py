@@ -24,7 +24,7 @@ class BM25:
     def __init__(self, documents: Sequence[str], k1: float = 1.2, b: float = 0.75) -> None:
         counts = [Counter(word_bigrams(document)) for document in documents]
         lengths = np.array([sum(each.values()) for each in counts], dtype=float)
-        mean = lengths.mean() if lengths.size and lengths.mean() else 1.0
+        mean = lengths.mean() if lengths.size else 0.0  # without a word in any document there is nothing to divide
         postings: dict[str, list[tuple[int, int]]] = defaultdict(list)
         for number, each in enumerate(counts):
             for gram, count in each.items():

@@ -127,7 +127,8 @@ def _drawn_before(
     for other, column in enumerate(slots):
         if other != slot:
             source = chosen[rows, other]
-            same |= (source >= 0) & (values.ids[source, column] == ids)
+            filled = source >= 0
+            same[filled] |= values.ids[source[filled], column] == ids[filled]
     return same
 
 

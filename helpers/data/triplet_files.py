@@ -1,7 +1,6 @@
 """Triplet sets as files: texts, triplets, the rows that could not be used, and what to tell about them."""
 
 import re
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +34,7 @@ def write_set(
 ) -> Written:
     """Write one set atomically; rejected rows go beside ``supervised`` (beside ``unsupervised`` where that is all).
 
-    ``malformed=False`` leaves out the rows of the source that had the wrong number of fields. Raises
+    ``malformed=False`` leaves out the rows of the source that could not be read. Raises
     :class:`InputError` as :func:`check_outputs` does.
     """
     check_outputs(source.path, [(unsupervised, supervised)])
@@ -105,7 +104,7 @@ def report(source: Source, sets: dict[str, TripletSet], written: list[Written]) 
     ]
     lines += [f"form      {first.changed:,} cells brought to NFC and single spaces"] if first.changed else []
     lines += [f"widened   {first.widened:,} negatives from outside the category"] if first.widened else []
-    reasons: Counter[str] = Counter({"wrong number of fields": len(source.rejects)} if source.rejects else {})
+    reasons = source.rejects.counts
     for each in made:
         reasons.update({f"{reason} ({column})": count for reason, column, count in each.reasons().iter_rows()})
     lines += [f"rejected  {count:,} x {reason}" for reason, count in reasons.most_common()]

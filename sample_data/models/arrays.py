@@ -58,6 +58,10 @@ def prepare(settings: dict) -> None:
 
 def read_arrays(run_dir: Path, kind: str, side: str = "") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Token ids, line offsets and the source of every line; `side` "_held" for the lines that training does not see."""
+    if not (run_dir / "src.pkl").is_file():
+        raise InputError(
+            "there are no token arrays here", file=short_path(run_dir), hint="run `pretrain.py prepare` first"
+        )
     sides = pickle.loads((run_dir / "src.pkl").read_bytes())  # written by `prepare`, not downloaded
     ids, offsets = (np.load(run_dir / f"{kind}{side}_{part}.npy") for part in ("ids", "off"))
     return ids, offsets, np.array(sides[side])
