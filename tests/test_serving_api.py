@@ -253,7 +253,7 @@ REFUSED = [
     ({"messages": [{"role": "wizard", "content": "네"}]}, 400, "'system', 'developer', 'user' or 'assistant'"),
     ({"messages": ask("\ud800")}, 400, "unicode"),
     ({"stop": ["가"] * 5}, 400, "at most 4 items"),
-    ({"max_tokens": 3, "max_completion_tokens": 4}, 400, "one of them"),
+    ({"max_tokens": 3, "max_completion_tokens": 4}, 400, "the body: max_tokens and max_completion_tokens differ"),
 ]
 
 
@@ -528,7 +528,8 @@ def test_sigterm_lets_short_answers_finish_and_ends_long_ones_cleanly(tmp_path):
     with model_server(tmp_path / "log", environment=ONE_THREAD, **SMALL, **LIMITS, shutdown_seconds=1) as running:
         family = psutil.Process(running.process.pid).children(recursive=True)
         long, short = long_stream(running), long_stream(running, max_tokens=10)
-        running.process.send_signal(signal.SIGTERM)
+        for each in (running.process, *family):  # systemd sends it to all of a service's processes
+            each.send_signal(signal.SIGTERM)
         chunks = list(short)
         assert chunks[-1].choices[0].finish_reason == "length"
         with pytest.raises(openai.APIError, match="shut down"):

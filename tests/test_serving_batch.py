@@ -8,7 +8,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import MistralConfig, MistralForCausalLM
 
 from helpers.serving.jobs import Job, Sampling
-from helpers.serving.sampling import Sampler
+from helpers.serving.sampling import Sampler, draw_all
 from helpers.serving.transformers_batch import TransformersBatch
 
 STOP = 3
@@ -145,9 +145,16 @@ def test_the_servers_seed_repeats_answers_that_have_none_of_their_own(model):
 LOGITS = torch.tensor([2.0, 1.0, 0.5, -1.0])
 
 
+def sampler(prompt=3, **rules):
+    return Sampler(Sampling(**rules), [prompt], 4, torch.device("cpu"))
+
+
+def draws(count, by, logits=LOGITS):
+    return [by.draw(logits) for _ in range(count)]
+
+
 def shares(**rules):
-    sampler = Sampler(Sampling(seed=5, **rules), [1], 4, torch.device("cpu"))
-    drawn = [sampler.draw(LOGITS) for _ in range(4000)]
+    drawn = draws(4000, sampler(seed=5, **rules))
     return [drawn.count(token) / len(drawn) for token in range(4)]
 
 
@@ -161,7 +168,8 @@ def test_top_k_and_top_p_leave_out_the_tail():
     assert shares(temperature=1.0, top_k=2) == pytest.approx([*two, 0, 0], abs=0.03)
     # 0.61 + 0.22 is the first sum to reach 0.7
     assert shares(temperature=1.0, top_p=0.7) == pytest.approx([*two, 0, 0], abs=0.03)
-    assert shares(temperature=1.0, top_p=0.01) == [1, 0, 0, 0]
+    assert shares(temperature=1.0, top_p=0.01) == shares(temperature=1.0, top_k=1) == [1, 0, 0, 0]
+    assert shares(temperature=1.0, top_k=1_000_000) == shares(temperature=1.0)  # more than there are
 
 
 @pytest.mark.parametrize("rules", [{"temperature": 5e-324}, {"temperature": 1e-5}, {"temperature": 2, "top_p": 5e-324}])
@@ -170,13 +178,33 @@ def test_the_smallest_rules_that_are_allowed_take_the_likeliest_token(rules):
     assert shares(**rules) == [1, 0, 0, 0]
 
 
-def test_a_seed_repeats_and_penalties_push_away():
-    def answer(seed):
-        sampler = Sampler(Sampling(temperature=1.0, seed=seed), [1], 4, torch.device("cpu"))
-        return [sampler.draw(LOGITS) for _ in range(50)]
+def test_below_a_hundred_thousandth_nothing_is_drawn_by_lot():
+    tied = torch.zeros(4)
+    assert set(draws(50, sampler(temperature=9e-6, seed=1), tied)) == {0}
+    assert set(draws(50, sampler(temperature=2e-5, seed=1), tied)) == {0, 1, 2, 3}
 
+
+def test_a_seed_repeats():
+    def answer(seed, **rules):
+        return draws(50, sampler(temperature=1.0, seed=seed, **rules))
+
+    random = torch.Generator().manual_seed(0)  # 0 is a seed too
+    assert answer(0) == [int(torch.multinomial(LOGITS.softmax(0), 1, generator=random)) for _ in range(50)]
     assert answer(1) == answer(1) != answer(2)
-    sampler = Sampler(Sampling(frequency_penalty=0.6), [1], 4, torch.device("cpu"))
-    assert [sampler.draw(LOGITS) for _ in range(3)] == [0, 0, 1]  # 2.0, 1.4, then 0.8 < 1.0
-    sampler = Sampler(Sampling(repetition_penalty=2.0), [0], 4, torch.device("cpu"))
-    assert sampler.draw(torch.tensor([1.9, 1.0, 0.5, -1.0])) == 1  # token 0 stands in the prompt: 0.95
+    assert answer(1, top_p=0.9) == answer(1, top_p=0.9) != answer(2, top_p=0.9)
+
+
+def test_penalties_push_away():
+    assert draws(3, sampler(frequency_penalty=0.6)) == [0, 0, 1]  # 2.0, 1.4, then 0.8 < 1.0
+    assert draws(5, sampler(presence_penalty=1.4)) == [0, 1, 0, 0, 0]  # once: 0.6 whenever it was written, 1.0 before
+    assert draws(1, sampler(0, presence_penalty=1.4, frequency_penalty=1.4)) == [0]  # the prompt was not written
+    assert draws(3, sampler(repetition_penalty=2.5)) == [0, 1, 0]  # 0.8 < 1.0; then 0.4
+    assert draws(1, sampler(0, repetition_penalty=2.5)) == [1]  # token 0 stands in the prompt
+    negative = torch.tensor([-0.5, -0.9, -2.0, -2.0])
+    assert draws(1, sampler(0, repetition_penalty=2.0), negative) == [1]  # away from zero: -1.0
+
+
+def test_only_rows_that_ask_for_more_are_drawn_one_by_one():
+    asked = [sampler(), sampler(presence_penalty=1.4), sampler(temperature=5.0, seed=3)]
+    rows = [draw_all(LOGITS.repeat(3, 1), asked) for _ in range(40)]
+    assert [row[:2] for row in rows[:4]] == [[0, 0], [0, 1], [0, 0], [0, 0]] and len({row[2] for row in rows}) == 4

@@ -19,7 +19,7 @@ import pytest
 from helpers.course.errors import InputError
 from helpers.course.launch import free_port
 from helpers.serving.background import background, model_server
-from helpers.serving.chat.conversation import in_korean, open_stream
+from helpers.serving.chat.conversation import EMPTY, in_korean, open_stream
 from helpers.serving.chat.start import CHAINLIT, chat_command
 from helpers.serving.settings import ServingSettings
 from tests.browser import open_browser
@@ -242,13 +242,43 @@ def metric(server, name):
     return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
 
 
-def test_an_absent_server_is_said_in_korean(servers, tmp_path):
-    with chat_page(tmp_path, f"http://127.0.0.1:{free_port()}") as chat, open_browser() as browser:
+class Speechless(BaseHTTPRequestHandler):
+    """A model server whose one model ends every answer before its first word."""
+
+    def do_GET(self):
+        self.answer({"object": "list", "data": [{"id": "m", "object": "model", "max_tokens": 8}]})
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        delta = {"role": "assistant", "content": ""}
+        self.answer({"id": "1", "choices": [{"index": 0, "delta": delta, "finish_reason": "stop"}]}, stream=True)
+
+    def answer(self, body, stream=False):
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream" if stream else "application/json")
+        self.end_headers()
+        text = json.dumps(body)
+        self.wfile.write((f"data: {text}\n\ndata: [DONE]\n\n" if stream else text).encode())
+
+    def log_message(self, *_):
+        pass
+
+
+def test_an_absent_server_and_an_empty_answer_are_said_in_korean(tmp_path):
+    port = free_port()
+    with chat_page(tmp_path, f"http://127.0.0.1:{port}") as chat, open_browser() as browser:
         page = browser.new_page()
         page.goto(chat.url)
         page.wait_for_selector("#chat-input", timeout=120_000)
         say(page, "거기 누구 있나요?")
         wait_for(lambda: "make serve" in page.inner_text("body"))
+        with ThreadingHTTPServer(("127.0.0.1", port), Speechless) as server:  # it comes, and the page finds it
+            threading.Thread(target=server.serve_forever).start()
+            try:
+                say(page, "이제는요?")
+                wait_for(lambda: EMPTY in page.inner_text("body"))
+            finally:
+                server.shutdown()
 
 
 def turns(count, text):

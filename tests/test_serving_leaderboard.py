@@ -165,6 +165,7 @@ def test_sort_filter_and_compare(page, board):
     assert not app.exception and not app.error
     whole = app.dataframe[0].value
     assert len(whole) == 18 and whole["ndcg@10"].dropna().is_monotonic_decreasing
+    assert list(whole.columns[:4]) == ["model", "dataset", "kind", "ndcg@10"] and set(METRICS) < set(whole.columns)
     app.radio(key="order").set_value("worst first").run()
     assert app.dataframe[0].value["ndcg@10"].dropna().is_monotonic_increasing
     app.multiselect(key="kinds").set_value(["measured"]).run()

@@ -34,8 +34,8 @@ def stream(prompt, ids, stops=(), continued=None):
 def test_parts_join_to_the_answer(text):
     for prompt, ids in (bytewise(text), (PROMPT, TOKENIZER(text, add_special_tokens=False).input_ids)):
         if ids:
-            parts, writer = stream(prompt, ids)
-            assert "".join(parts) == prompt.raw_answer_text(ids).strip() == writer.text
+            parts, _ = stream(prompt, ids)
+            assert "".join(parts) == prompt.raw_answer_text(ids).strip()
             assert "\ufffd" not in "".join(parts)
 
 
@@ -94,3 +94,21 @@ def test_the_first_of_several_stop_texts_ends_the_answer():
 def test_what_looked_like_a_stop_text_is_sent_when_it_is_none():
     prompt, ids = bytewise("a##b")
     assert stream(prompt, ids, ["###"])[0] == ["a", "", "", "##b"]
+    prompt, ids = bytewise("a##")
+    assert stream(prompt, ids, ["###"])[0] == ["a", "", "##"]
+
+
+@pytest.mark.parametrize(
+    "text, stop, expected", [("aab", "ab", "a"), ("가#한", "#한", "가"), ("가#힣", "#한", "가#힣")]
+)
+def test_a_stop_text_may_begin_in_what_is_held_back(text, stop, expected):
+    """Behind a beginning of itself, or before a character that is not whole yet."""
+    prompt, ids = bytewise(text)
+    assert "".join(stream(prompt, ids, [stop])[0]) == expected
+
+
+@pytest.mark.parametrize("stop", ["\n", "\n\n", " \n"])
+def test_white_space_ends_an_answer_as_soon_as_it_comes(stop):
+    prompt, ids = bytewise("\n가을" + stop)
+    parts, writer = stream(prompt, ids, [stop])
+    assert "".join(parts) == "가을" and writer.stopped

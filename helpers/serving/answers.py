@@ -115,18 +115,20 @@ def joined(messages: list[dict[str, str]]) -> list[dict[str, str]]:
 
 async def pieces(order: Order, engine: Engine, metrics: Metrics) -> AsyncIterator[Piece]:
     """The answers as they are written, piece by piece. Raises :class:`ApiError` where the engine fails."""
-    prompt, tokens, first = order.served.prompt, 0, True
+    prompt, tokens, read, first = order.served.prompt, 0, set(), True
     writers = {
         job.id: (index, job, AnswerText(prompt, order.stops, None if order.chat else job.ids))
         for index, job in enumerate(order.jobs)
     }
-    metrics.prompt_tokens.inc(order.read)
     try:
         async with contextlib.aclosing(engine.generate(order.jobs)) as generated:
             async for part in generated:
                 if part.job not in writers:
                     continue  # on its way when a stop text ended this answer
                 index, job, writer = writers[part.job]
+                if index not in read:  # an answer that nobody waits for any more may end before its prompt is read
+                    read.add(index)
+                    metrics.prompt_tokens.inc(len(job.ids))
                 tokens += len(part.ids)
                 shown = part.ids if job.stop_ids else without(prompt.stop_ids, part.ids)
                 text = writer.feed(shown, last=part.finish is not None)
@@ -160,6 +162,7 @@ async def events(order: Order, engine: Engine, metrics: Metrics, *, usage: bool)
     """The answers as the data of server-sent events."""
     kind = "chat.completion.chunk" if order.chat else "text_completion"
     head = {"id": order.id, "object": kind, "created": order.created, "model": order.served.name}
+    head |= {"usage": None} if usage else {}  # as OpenAI's: a key of every chunk, its value in the last
     first = {"role": "assistant"}
     async with contextlib.aclosing(pieces(order, engine, metrics)) as written:
         async for piece in written:

@@ -38,10 +38,12 @@ class EngineProcess:
         methods = multiprocessing.get_context("spawn")  # a fork would inherit threads and sockets of the server
         self._pipe, theirs = methods.Pipe()
         self.process = methods.Process(target=worker.main, args=(theirs, settings, context), daemon=True)
-        # Ctrl-C reaches the whole group; the server decides what ends when, so its child is to inherit deaf ears.
-        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        # Ctrl-C reaches the whole group, and so does what systemd sends to stop a service; the server decides what ends
+        # when, so its child is to inherit deaf ears.
+        handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
         self.process.start()
-        signal.signal(signal.SIGINT, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         theirs.close()  # or the pipe would not end with the process
         self._loop = asyncio.get_running_loop()
         self._answers: dict[int, asyncio.Queue] = {}  # of the jobs under way

@@ -37,6 +37,9 @@ class Gate:
                 await self.app(scope, _once(body, receive), counted)
         except ApiError as error:
             await error.response()(scope, receive, counted)
+        except Exception:  # a fault of ours: the middleware around this one says so
+            status = 500
+            raise
         finally:
             path = scope["path"] if scope["path"] in PATHS else "other"  # a label a client chooses would grow for ever
             self.metrics.requests.labels(path, status).inc()
@@ -45,8 +48,8 @@ class Gate:
     def _check_key(self, scope: Scope) -> None:
         if self.api_key is None or not scope["path"].startswith("/v1/"):
             return
-        given = dict(scope["headers"]).get(b"authorization", b"")
-        if not hmac.compare_digest(given, b"Bearer " + self.api_key.encode()):
+        scheme, _, given = dict(scope["headers"]).get(b"authorization", b"").partition(b" ")
+        if scheme.lower() != b"bearer" or not hmac.compare_digest(given, self.api_key.encode()):
             allowed = "the header `Authorization: Bearer <the server's key>`"
             raise ApiError(401, "the API key is missing or wrong", allowed=allowed, code="invalid_api_key")
 

@@ -93,10 +93,10 @@ def _board(rows: list[Row]) -> None:
     left, right = st.columns([2, 1])
     by = left.selectbox("Sort by", metrics, index=metrics.index(_main(metrics)), key="sort")
     best = right.radio("Order", ["best first", "worst first"], horizontal=True, key="order") == "best first"
+    table = sorted_table(table, by, best_first=best)
+    table.insert(3, by, table.pop(by))  # beside the names: far to the right it would not be seen
     style = {name: st.column_config.NumberColumn(format="%.3f") for name in metrics}
-    st.dataframe(
-        sorted_table(table, by, best_first=best), hide_index=True, column_config=style, placeholder="–", key="board"
-    )
+    st.dataframe(table, hide_index=True, column_config=style, placeholder="–", key="board")
     st.caption(
         "Rows of kind *published* are figures of others, from the source named; this course did not run those models."
     )

@@ -3,6 +3,7 @@
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 Text = Annotated[str, Field(max_length=200_000)]
 Stop = Annotated[str, Field(min_length=1, max_length=64)]
@@ -117,7 +118,8 @@ class ChatRequest(Common):
     @model_validator(mode="after")
     def _one_limit(self) -> "ChatRequest":
         if self.max_tokens is not None and self.max_completion_tokens not in (None, self.max_tokens):
-            raise ValueError("max_tokens and max_completion_tokens differ: give one of them")
+            what = "max_tokens and max_completion_tokens differ: give one of them"
+            raise PydanticCustomError("two_limits", what)  # of a ValueError the client would read "Value error, ..."
         return self
 
     @property

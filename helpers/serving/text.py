@@ -26,20 +26,22 @@ class AnswerText:
         self._settled = ""  # the text up to the last settling
         self._known = len(self._window().rstrip(UNFINISHED)) if self._ids else 0  # how much of the window is no news
         self._sent = 0
-        self.text, self.stopped = "", False
+        self.stopped = False
 
     def feed(self, ids: Iterable[int], *, last: bool = False) -> str:
         """The text that these tokens add. ``last``: no more will come, so what was held back is sent too."""
         self._ids.extend(ids)
         text = self._decode()
-        text = text.strip() if self._strip else text
+        text = text.lstrip() if self._strip else text
         found = [place for place in (text.find(stop) for stop in self._stops) if place >= 0]
         if found:
             text, self.stopped = text[: min(found)], True
-        end = len(text) if last or self.stopped else self._certain(text)
-        new = text[self._sent : end]
-        self._sent = max(self._sent, end)
-        self.text = text[: self._sent]
+        elif not last:
+            text = text[: self._certain(text)]
+        if self._strip and not self.stopped:  # a stop text may be a line's end: looked for before the end is stripped
+            text = text.rstrip()
+        new = text[self._sent :]
+        self._sent = max(self._sent, len(text))
         return new
 
     def _decode(self) -> str:
@@ -49,7 +51,7 @@ class AnswerText:
         if len(self._ids) > WINDOW:
             kept = self._ids[-KEPT:]
             known = self._prompt.raw_answer_text(kept)
-            if window.endswith(known) and UNFINISHED not in known[:1] + known[-1:]:  # cut between characters
+            if window.endswith(known) and not known.endswith(UNFINISHED):  # cut between characters
                 self._ids, self._settled, self._known = kept, text, len(known)
         return text
 

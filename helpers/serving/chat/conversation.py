@@ -7,6 +7,7 @@ import openai
 
 TOO_LONG = ("context_length_exceeded", "too_large", "too_long")
 """The server's codes for too many tokens, too many bytes and too many messages."""
+EMPTY = "모델이 아무것도 쓰지 않고 답변을 끝냈습니다. 질문을 바꾸거나 설정에서 온도를 높여 보세요."
 Messages = list[dict[str, str]]
 
 

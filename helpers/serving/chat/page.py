@@ -13,7 +13,7 @@ import chainlit.socket
 import openai
 from chainlit.input_widget import Select, Slider, TextInput
 
-from helpers.serving.chat.conversation import in_korean, in_turns, open_stream
+from helpers.serving.chat.conversation import EMPTY, in_korean, in_turns, open_stream
 from helpers.serving.chat.history import open_history
 
 SERVER = os.environ["COURSE_SERVER_URL"]
@@ -114,6 +114,8 @@ async def answer(question: cl.Message) -> None:
     message = cl.Message(content="")
     try:
         await write(message, messages)
+        if not message.content:
+            await cl.ErrorMessage(content=EMPTY).send()
     except openai.OpenAIError as error:
         await cl.ErrorMessage(content=in_korean(error, SERVER)).send()
     finally:  # also when the stop button cancels this task: what was written stays, in the page and in the history
