@@ -81,6 +81,16 @@ def test_an_exercise_gives_nothing_away(lesson):
         assert not cells[n].outputs and not re.search(rf"^{called[0]}\(", cells[n].source, re.MULTILINE)
 
 
+@pytest.mark.parametrize("lesson", find_lessons(), ids=lambda lesson: lesson.name)
+def test_what_the_prose_sets_is_a_parameter_of_the_lesson(lesson):
+    """A reader who copies ``-p NAME`` out of a lesson must not meet a refusal."""
+    cells = lesson.notebook.cells
+    parameters = next(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", []))
+    prose = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    named = set(re.findall(r"(?<![\w-])-p (\w+)", prose))
+    assert named <= set(re.findall(r"^(\w+) = ", parameters, re.MULTILINE))
+
+
 def test_checksums_cover_every_file_and_can_be_checked_by_sha256sum(tmp_path):
     (tmp_path / "part").mkdir()
     (tmp_path / "part" / "a.bin").write_bytes(b"abc")

@@ -1,5 +1,6 @@
 """Every lesson by papermill at smoke size; the metrics that it recorded are asserted."""
 
+import base64
 import json
 
 import pytest
@@ -195,6 +196,14 @@ STORED = {
 @pytest.mark.parametrize("name", STORED)
 def test_the_stored_outputs_bear_out_what_is_claimed_of_them(name):
     STORED[name](read_records(REPOSITORY / "notebooks" / f"{name}.ipynb"))
+
+
+def test_the_figure_in_readme_is_the_one_that_lesson_02_stores():
+    """After a new run of the lesson, store its figure of the test side as ``notebooks/figures/lesson02.png`` as well."""
+    notebook = json.loads((REPOSITORY / "notebooks/02_simcse_lora.ipynb").read_text(encoding="utf-8"))
+    [cell] = [cell for cell in notebook["cells"] if '"STS test"' in "".join(cell["source"])]
+    [figure] = [output["data"]["image/png"] for output in cell["outputs"] if "image/png" in output.get("data", {})]
+    assert base64.b64decode(figure) == (REPOSITORY / "notebooks/figures/lesson02.png").read_bytes()
 
 
 CHECKS = {
