@@ -257,6 +257,12 @@ def test_a_killed_run_ends_with_the_same_weights(run_dir, tmp_path, kind):
     assert steps == list(range(1, len(steps) + 1))
 
 
+@pytest.mark.parametrize("kind", ["encoder", "lm"])
+def test_a_run_without_prepare_says_what_to_run(tmp_path, kind):
+    with pytest.raises(SystemExit, match=r"(?s)no token arrays here.*`pretrain.py prepare` first"):
+        pretrain.main([kind, "--set", f"run_dir={tmp_path}", *(part for one in OVERRIDES for part in ("--set", one))])
+
+
 def test_muon_moves_every_direction_alike():
     gradient = torch.randn(32, 64, generator=torch.Generator().manual_seed(0)) @ torch.diag(torch.logspace(0, -2, 64))
     weight = torch.nn.Parameter(torch.zeros(32, 64))

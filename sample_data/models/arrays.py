@@ -57,7 +57,10 @@ def prepare(settings: dict) -> None:
 
 
 def read_arrays(run_dir: Path, kind: str, side: str = "") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Token ids, line offsets and the source of every line; `side` "_held" for the lines that training does not see."""
+    """Token ids, line offsets and the source of every line; `side` "_held" for the lines that training does not see.
+
+    Raises InputError where `prepare` has not been run.
+    """
     if not (run_dir / "src.pkl").is_file():
         raise InputError(
             "there are no token arrays here", file=short_path(run_dir), hint="run `pretrain.py prepare` first"

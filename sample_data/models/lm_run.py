@@ -58,9 +58,9 @@ def pretrain_lm(settings: dict) -> None:
     """Next-token prediction on packed documents, cut at the context."""
     knobs, run_dir = settings["lm"], settings["run_dir"]
     model = new_lm(settings).to("cuda" if torch.cuda.is_available() else "cpu")
+    ids, offsets, sources = read_arrays(run_dir, "lm")
     newline = Tokenizer.from_file(str(run_dir / "lm.json")).token_to_id("<0x0A>")
     rows = knobs["batch_tokens"] // knobs["context"]
-    ids, offsets, sources = read_arrays(run_dir, "lm")
     seen = Documents(ids, offsets, documents(offsets, sources), newline)
     ids, offsets, _ = read_arrays(run_dir, "lm", "_held")
     held_out = Documents(ids, offsets, np.arange(len(offsets)), newline)  # drawn one by one: none has its neighbour
