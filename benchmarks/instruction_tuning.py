@@ -28,7 +28,7 @@ from helpers.course.paths import REPOSITORY, course_data_dir
 from helpers.course.rejects import Rejects
 from helpers.instruct.product_rows import product_rows
 from helpers.instruct.rows import read_rows
-from helpers.instruct.settings import InstructionSettings
+from helpers.instruct.sft.settings import InstructionSettings
 
 CONTENDERS: dict[str, dict[str, Any]] = {
     "Unsloth's defaults": {"use_gradient_checkpointing": "unsloth", "group_by_length": False},
@@ -39,8 +39,8 @@ CONTENDERS: dict[str, dict[str, Any]] = {
 
 def contend(name: str, rows: Path, folder: Path, batch: int) -> dict[str, Any]:
     """One epoch of one contender in this process: tokens a second of wall and of CPU time, peak memory, losses."""
-    from helpers.instruct.course_rows import prepared
-    from helpers.instruct.generation_preview import response_loss
+    from helpers.instruct.sft.course_rows import prepared
+    from helpers.instruct.sft.loss import response_loss
     from helpers.instruct.tuning import load_for_tuning
 
     settings = InstructionSettings.load(
@@ -57,7 +57,7 @@ def contend(name: str, rows: Path, folder: Path, batch: int) -> dict[str, Any]:
         **CONTENDERS[name],
     )
     model, prompt = load_for_tuning(settings)
-    from helpers.instruct.sft import make_trainer
+    from helpers.instruct.sft.trainer import make_trainer
 
     made = prepared(settings, prompt)
     trainer = make_trainer(model, prompt, made.train, made.validation, settings, shown=False)

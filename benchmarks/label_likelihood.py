@@ -22,11 +22,11 @@ import torch
 from helpers.course.files import repository_path
 from helpers.course.machine import detect_machine
 from helpers.data.benchmarks import read_benchmark, stratified_sample
-from helpers.instruct.likelihood import label_likelihoods, naive_likelihoods
 from helpers.instruct.models import load_language_model
 from helpers.instruct.prompts import Prompt
-from helpers.instruct.questions import TASKS
-from helpers.instruct.shared_beginnings import shared_prefix
+from helpers.instruct.scoring.likelihood import label_likelihoods, naive_likelihoods
+from helpers.instruct.scoring.questions import TASKS
+from helpers.instruct.scoring.shared_beginnings import shared_prefix
 
 MODEL = "sample_data/models/ko-mini-mistral"
 SEED = 13

@@ -3,12 +3,13 @@
     python benchmarks/nsmc_task.py --max_steps 400
 
 Training rows: the permissive instruction mix and 10,000 film reviews of NSMC's training side as one more task, both from
-KO_DATA_DIR (``--mix_rows``, ``--reviews``: fewer of them; ``--choices``: also so many rows of ``helpers/data/choice_rows.py``,
-which teach to answer with a word that the question names; ``--max_steps``: how long). Asked: 1,000 reviews of NSMC's test
-side, or with ``--dev`` of reviews that training left out; free greedy generation, before and after. An answer that is no
-label is wrong (coverage says how many were labels); the majority label's score stands beside. ``choice_macro_f1`` lets the
-model choose between the two labels by likelihood: what it knows, apart from whether it keeps to the form. Tasks that it was
-never trained for are lesson 10's to ask (``-p adapter OUTPUT_DIR/adapter``).
+KO_DATA_DIR (``--mix_rows``, ``--reviews``: fewer of them; ``--choices``: also so many rows of ``choice_rows.py`` in
+``helpers/data/instruction_tasks``, which teach to answer with a word that the question names; ``--max_steps``: how long).
+Asked: 1,000 reviews of NSMC's test side, or with ``--dev`` of reviews that training left out; free greedy generation,
+before and after. An answer that is no label is wrong (coverage says how many were labels); the majority label's score
+stands beside. ``choice_macro_f1`` lets the model choose between the two labels by likelihood: what it knows, apart from
+whether it keeps to the form. Tasks that it was never trained for are lesson 10's to ask (``-p adapter
+OUTPUT_DIR/adapter``).
 """
 
 import argparse
@@ -26,13 +27,13 @@ from helpers.course.atomic import read_text
 from helpers.course.jsonl import read_jsonl, write_jsonl
 from helpers.course.paths import REPOSITORY, course_data_dir, repository_path
 from helpers.course.separated import read_separated
-from helpers.data.choice_rows import ChoiceRows, Labelled
-from helpers.data.leakage import LeakIndex, zero_shot_texts
-from helpers.instruct.generation_preview import answering, answers
-from helpers.instruct.likelihood import label_likelihoods
+from helpers.data.instruction_tasks.choice_rows import ChoiceRows, Labelled
+from helpers.data.instruction_tasks.leakage import LeakIndex, zero_shot_texts
 from helpers.instruct.models import load_language_model
 from helpers.instruct.prompts import Prompt
 from helpers.instruct.rows import Row
+from helpers.instruct.scoring.likelihood import label_likelihoods
+from helpers.instruct.sft.preview import answering, answers
 
 UTTERANCES = {
     "질문(question)": "질문",
@@ -62,7 +63,7 @@ def reviews(path: Path, limit: int, seed: int, phrasings: Sequence[str]) -> list
 
 
 def choices(count: int, mix: Sequence[Row], seed: int) -> list[Row]:
-    """Rows of :mod:`helpers.data.choice_rows` from the mix, from utterances (3i4k) and from titles of petitions."""
+    """Rows of :class:`ChoiceRows` from the mix, from utterances (3i4k) and from titles of petitions."""
     utterances = read_jsonl(course_data_dir("classification/3i4k_train.jsonl.gz"))
     said = [(row["text"], UTTERANCES[row["label_text"]]) for row in utterances if row["label_text"] in UTTERANCES]
     petitions = read_jsonl(course_data_dir("classification/petitions_category.jsonl.gz"))

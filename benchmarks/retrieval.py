@@ -30,12 +30,12 @@ from helpers.data.e5_rows import e5_from_beir
 from helpers.data.pairs import Pairs
 from helpers.data.retrieval import RetrievalSet, read_beir
 from helpers.embedding.contrastive import ContrastiveRows
-from helpers.embedding.contrastive_settings import InfoNCESettings
-from helpers.embedding.contrastive_trainer import train_contrastive
 from helpers.embedding.encoder import Encoder
-from helpers.embedding.fusion import reciprocal_rank_fusion
+from helpers.embedding.infonce.settings import InfoNCESettings
+from helpers.embedding.infonce.trainer import train_contrastive
 from helpers.embedding.retrieval_metrics import Run, retrieval_metrics
-from helpers.embedding.runs import bm25_run, dense_run, documents_of, judged_queries
+from helpers.embedding.scoring.fusion import reciprocal_rank_fusion
+from helpers.embedding.scoring.runs import bm25_run, dense_run, documents_of, judged_queries
 
 KNOBS = {"max_length": int, "batch_size": int, "hard_negatives": int, "epochs": int, "max_steps": int, "lr": float}
 KNOBS |= {"group_size": int, "embedding_lr": float, "loss_temperature": float, "seed": int, "model": str}

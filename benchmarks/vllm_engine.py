@@ -25,11 +25,11 @@ from pathlib import Path
 import torch
 
 from helpers.course.machine import detect_machine
-from helpers.instruct.engine import Engine
 from helpers.instruct.export import save_merged
 from helpers.instruct.generation import LocalModel
 from helpers.instruct.product_rows import DOMAINS, product_rows
 from helpers.instruct.tuning import tuned_adapter
+from helpers.instruct.vllm_engine.engine import Engine
 
 MODEL = "sample_data/models/ko-mini-mistral"
 SEED = 13

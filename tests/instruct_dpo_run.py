@@ -21,9 +21,9 @@ def main(folder: str) -> None:
     fast_language_model()
     from transformers import TrainerCallback
 
-    from helpers.instruct.dpo_run import load_for_dpo, prefer
-    from helpers.instruct.dpo_settings import DpoSettings
-    from helpers.instruct.preference_sets import preference_sets
+    from helpers.instruct.dpo.preference_sets import preference_sets
+    from helpers.instruct.dpo.run import load_for_dpo, prefer
+    from helpers.instruct.dpo.settings import DpoSettings
     from helpers.instruct.watching import lora_b
 
     os.chdir(folder)

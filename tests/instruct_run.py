@@ -19,7 +19,7 @@ from pathlib import Path
 from helpers.course.machine import set_seed
 from helpers.instruct.product_rows import product_rows
 from helpers.instruct.rows import split_by_question, to_examples
-from helpers.instruct.settings import InstructionSettings
+from helpers.instruct.sft.settings import InstructionSettings
 from helpers.instruct.tuning import load_for_tuning, tune
 from helpers.instruct.unsloth_first import fast_language_model
 
@@ -31,9 +31,9 @@ KILLED_AT = ("step:3", "save:4", "step:6")
 def main(runs: list[str]) -> None:
     """Each run after the other; see above."""
     fast_language_model()
-    import helpers.instruct.sft
+    import helpers.instruct.sft.trainer
 
-    assert helpers.instruct.sft
+    assert helpers.instruct.sft.trainer
     for run in runs:
         folder, _, kill_at = run.partition("@")
         child = os.fork()
@@ -81,7 +81,7 @@ def one_run(folder: str, kill_at: str) -> None:
 
 def labels_kept(folder: str) -> None:
     """What the trainer really learns and does: rows as given, rows packed; and its runs, one beside the other."""
-    from helpers.instruct.sft import make_trainer, same_labels
+    from helpers.instruct.sft.trainer import make_trainer, same_labels
 
     told = {"evaluation_strategy": "no", "load_best_model_at_end": False, "smoke": False, "output_dir": folder}
     settings = InstructionSettings.load(max_steps=2, logging_steps=1, warmup_steps=0, lora_r=4, **told)

@@ -10,13 +10,15 @@ import torch
 from helpers.course import checkpoints
 from helpers.course.checkpoints import finish, resumable, run_fingerprint, step_of, weights_digest
 from helpers.course.errors import InputError
-from helpers.embedding import contrastive_trainer, training
-from helpers.embedding.contrastive_settings import InfoNCESettings
+from helpers.embedding import training
+from helpers.embedding.infonce import trainer as contrastive_trainer
+from helpers.embedding.infonce.settings import InfoNCESettings
 from helpers.embedding.simcse_settings import SimCSESettings
-from helpers.instruct import dpo_run, tuning
-from helpers.instruct.dpo_settings import DpoSettings
+from helpers.instruct import tuning
+from helpers.instruct.dpo import run as dpo_run
+from helpers.instruct.dpo.settings import DpoSettings
 from helpers.instruct.prompts import IGNORED, Example
-from helpers.instruct.settings import InstructionSettings
+from helpers.instruct.sft.settings import InstructionSettings
 
 RUN, OTHER = {"lora_r": "8", "rows": "a"}, {"lora_r": "4", "rows": "a"}
 

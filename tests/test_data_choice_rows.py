@@ -8,7 +8,14 @@ import pytest
 
 from helpers.course.errors import InputError
 from helpers.course.paths import sample_data
-from helpers.data.choice_rows import CONDITIONS, CONDITIONS_OF_TWO, ChoiceRows, Labelled, particle, question
+from helpers.data.instruction_tasks.choice_rows import (
+    CONDITIONS,
+    CONDITIONS_OF_TWO,
+    ChoiceRows,
+    Labelled,
+    particle,
+    question,
+)
 
 KINDS_OF_WORD = Labelled("다음 낱말의 갈래", (("사과", "과일"), ("배추", "채소"), ("참새", "새"), ("배", "과일")))
 

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from helpers.course.errors import InputError
 from helpers.course.files import sample_data
 from helpers.course.rejects import Rejects
-from helpers.data.leakage import (
+from helpers.data.instruction_tasks.building import Built
+from helpers.data.instruction_tasks.leakage import (
     SHORTEST,
     LeakIndex,
     grams_of,
@@ -19,7 +20,6 @@ from helpers.data.leakage import (
     take_out_leaks,
     zero_shot_texts,
 )
-from helpers.data.task_building import Built
 
 REVIEW = "배우들의 연기는 훌륭했지만 결말이 너무 갑작스러웠다"
 OTHER = "점심으로 김치찌개를 먹고 공원을 한 바퀴 걸었다"

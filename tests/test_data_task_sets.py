@@ -5,8 +5,8 @@ import pytest
 from helpers.course.errors import InputError
 from helpers.course.files import read_jsonl, sample_data, write_jsonl
 from helpers.course.rejects import Rejects
-from helpers.data.leakage import zero_shot_texts
-from helpers.data.task_rows import split_options, split_parts
+from helpers.data.instruction_tasks.leakage import zero_shot_texts
+from helpers.data.instruction_tasks.rows import split_options, split_parts
 from helpers.data.tasks import (
     TASKS,
     build,

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.data.task_material import KINDS, Material, Refused, material, table_material
-from helpers.data.task_rows import (
+from helpers.data.instruction_tasks.material import KINDS, Material, Refused, material, table_material
+from helpers.data.instruction_tasks.rows import (
     html_table,
     join_options,
     join_parts,

@@ -17,8 +17,8 @@ from helpers.course.files import read_table, sample_data
 from helpers.course.tables import write_table
 from helpers.data import columns as columns_module
 from helpers.data.columns import read_source
-from helpers.data.triplet_files import file_names
-from helpers.data.triplet_sets import SAME, TOO_SMALL
+from helpers.data.triplet_making.files import file_names
+from helpers.data.triplet_making.sets import SAME, TOO_SMALL
 from helpers.data.triplets import Columns, basic, by_domain, domainwise, fused, main, write_set
 
 COLUMNS = Columns("desc", "category", ("name", "question"), "domain")

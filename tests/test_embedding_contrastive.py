@@ -14,16 +14,18 @@ from helpers.course.errors import InputError
 from helpers.course.launch import free_port
 from helpers.course.machine import set_seed
 from helpers.data.pairs import Pairs
-from helpers.embedding import contrastive, contrastive_callbacks, contrastive_trainer, gather
+from helpers.embedding import contrastive, gather
 from helpers.embedding.batching import DistinctBatches
 from helpers.embedding.contrastive import ContrastiveRows, InfoNCE
-from helpers.embedding.contrastive_batches import batch_of, refuse_unequal_negatives
-from helpers.embedding.contrastive_settings import InfoNCESettings
-from helpers.embedding.contrastive_trainer import negatives_per_query, train_contrastive
 from helpers.embedding.divergence import Diverged
 from helpers.embedding.encoder import Encoder
 from helpers.embedding.gather import average_gradients, end_group
 from helpers.embedding.grad_cache import GradCache
+from helpers.embedding.infonce import callbacks as contrastive_callbacks
+from helpers.embedding.infonce import trainer as contrastive_trainer
+from helpers.embedding.infonce.batches import batch_of, refuse_unequal_negatives
+from helpers.embedding.infonce.settings import InfoNCESettings
+from helpers.embedding.infonce.trainer import negatives_per_query, train_contrastive
 from helpers.embedding.losses import info_nce
 
 QUERIES = ["여권 만들기", "막차 시간", "여권 만들기", "도서관 휴관일", "쓰레기 버리는 날", "예방접종 예약"]
@@ -410,7 +412,7 @@ def test_two_processes_give_the_gradient_of_one(tmp_path):
         (InfoNCE(rows, 0.1, both_directions=True).whole(*(model(side) for side in _ids(rows))) / 2).backward()
     alone = torch.cat([p.grad.flatten() for p in model.parameters()])
     assert (alone - expected).norm() / expected.norm() > 0.05
-    processes.get_context("forkserver").set_forkserver_preload(["helpers.embedding.contrastive_trainer"])
+    processes.get_context("forkserver").set_forkserver_preload(["helpers.embedding.infonce.trainer"])
     processes.start_processes(_worker, (free_port(), tmp_path), nprocs=2, start_method="forkserver")
     for name in TWO_PROCESSES:
         for rank in range(2):

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from helpers.embedding import contrastive_command
 from helpers.embedding.contrastive import ContrastiveRows
-from helpers.embedding.contrastive_settings import InfoNCESettings
+from helpers.embedding.infonce import command as contrastive_command
+from helpers.embedding.infonce.settings import InfoNCESettings
 from helpers.embedding.mining import Mined
 
 DOCUMENTS = ["구청에 간다.", "버스는 자정까지 다닌다.", "월요일에 쉰다.", "저녁에 내놓는다.", "전화로 예약한다."]

@@ -11,13 +11,13 @@ import torch.multiprocessing as processes
 
 from helpers.course.launch import free_port
 from helpers.course.machine import set_seed
-from helpers.embedding import contrastive_callbacks
-from helpers.embedding.adapters import LoraDidNotMove
 from helpers.embedding.contrastive import ContrastiveRows
-from helpers.embedding.contrastive_callbacks import Checkpoints, EveryAdapterMoves
-from helpers.embedding.contrastive_settings import InfoNCESettings
-from helpers.embedding.contrastive_trainer import train_contrastive
+from helpers.embedding.encoding.adapters import LoraDidNotMove
 from helpers.embedding.gather import end_group
+from helpers.embedding.infonce import callbacks as contrastive_callbacks
+from helpers.embedding.infonce.callbacks import Checkpoints, EveryAdapterMoves
+from helpers.embedding.infonce.settings import InfoNCESettings
+from helpers.embedding.infonce.trainer import train_contrastive
 
 QUERIES = [
     "여권 만들기",
@@ -147,7 +147,7 @@ def test_two_processes_that_were_killed_go_on_to_the_same_weights(tmp_path):
         processes.start_processes(_one_of_two, told, nprocs=2, start_method="forkserver")
 
     # The libraries are imported once, for this test and for others that start processes in this way.
-    processes.get_context("forkserver").set_forkserver_preload(["helpers.embedding.contrastive_trainer"])
+    processes.get_context("forkserver").set_forkserver_preload(["helpers.embedding.infonce.trainer"])
     two("whole")
     with pytest.raises(processes.ProcessExitedException, match="SIGKILL"):
         two("killed", killed=True)

@@ -13,8 +13,8 @@ from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 from helpers.course.checksums import write_checksums
 from helpers.course.errors import InputError
 from helpers.embedding.encoder import Encoder
-from helpers.embedding.loading import longest, resolve_model
-from helpers.embedding.piece_weights import PieceWeights
+from helpers.embedding.encoding.loading import longest, resolve_model
+from helpers.embedding.encoding.piece_weights import PieceWeights
 
 MODEL = "sample_data/models/ko-mini-encoder"
 PREFIXES = {"query": "질문: ", "document": "문서: "}

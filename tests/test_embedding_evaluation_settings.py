@@ -4,8 +4,8 @@ import pytest
 
 from helpers.course.errors import InputError
 from helpers.data.retrieval import Document, RetrievalSet, write_beir
-from helpers.embedding.contrastive_settings import InfoNCESettings
-from helpers.embedding.evaluation_settings import EvaluationSettings, model_name
+from helpers.embedding.infonce.settings import InfoNCESettings
+from helpers.embedding.scoring.settings import EvaluationSettings, model_name
 
 CORPUS = {"d1": Document("", "여권은 구청에서 만든다"), "d2": Document("", "버스는 십 분마다 온다")}
 QUERIES = {"q1": "여권 만들기", "q2": "버스 간격", "q3": "버스 언제 와"}

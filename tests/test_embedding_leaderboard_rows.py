@@ -10,7 +10,8 @@ from helpers.course.errors import InputError
 from helpers.course.files import REPOSITORY
 from helpers.data.pairs import Pairs
 from helpers.data.retrieval import Document, RetrievalSet
-from helpers.embedding.leaderboard_rows import (
+from helpers.embedding.retrieval_metrics import metrics_by_query, ranked
+from helpers.embedding.scoring.leaderboard_rows import (
     QueryResult,
     Row,
     measured_row,
@@ -19,7 +20,6 @@ from helpers.embedding.leaderboard_rows import (
     read_rows,
     save_row,
 )
-from helpers.embedding.retrieval_metrics import metrics_by_query, ranked
 
 PUBLISHED = REPOSITORY / "sample_data/published/koe5.jsonl"
 MEANS = {  # the column of averages of the published table, in percent
@@ -154,8 +154,8 @@ def test_mteb_gives_the_same_figures(tmp_path):
     from helpers.data.retrieval import read_beir, write_beir
     from helpers.embedding.encoder import Encoder
     from helpers.embedding.evaluation import sts_spearman
-    from helpers.embedding.mteb_tasks import find_tasks, mteb_scores, retrieval_task, sts_task
     from helpers.embedding.retrieval_metrics import retrieval_metrics
+    from helpers.embedding.scoring.mteb_tasks import find_tasks, mteb_scores, retrieval_task, sts_task
     from helpers.embedding.sentence_recipe import open_sentence_model, sentence_run
 
     whole = read_beir(REPOSITORY / "sample_data/retrieval/hansol", "test")
@@ -183,7 +183,7 @@ def test_mteb_gives_the_same_figures(tmp_path):
 
 
 def test_unscored_pairs_are_no_sts_task():
-    from helpers.embedding.mteb_tasks import sts_task
+    from helpers.embedding.scoring.mteb_tasks import sts_task
 
     with pytest.raises(InputError, match="scores"):
         sts_task("Broken", Pairs(["a"], ["b"]))

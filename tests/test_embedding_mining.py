@@ -8,8 +8,8 @@ import torch
 
 from helpers.course.errors import InputError
 from helpers.embedding.contrastive import ContrastiveRows
-from helpers.embedding.contrastive_settings import InfoNCESettings
 from helpers.embedding.encoder import Encoder
+from helpers.embedding.infonce.settings import InfoNCESettings
 from helpers.embedding.mining import mine, mine_rows, nearest
 
 

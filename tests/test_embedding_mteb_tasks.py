@@ -4,7 +4,7 @@ import pytest
 
 from helpers.course.errors import InputError
 from helpers.data.retrieval import Document, RetrievalSet, write_beir
-from helpers.embedding.mteb_tasks import find_tasks
+from helpers.embedding.scoring.mteb_tasks import find_tasks
 
 CORPUS = {
     f"d{number}": Document("", text) for number, text in enumerate(["여권은 구청에서 만든다", "막차는 열두 시다"])
@@ -84,7 +84,7 @@ def test_a_name_of_no_task_is_refused_with_the_nearest(tmp_path):
 
 
 def test_a_task_of_the_hub_is_one_split_and_korean_alone(tmp_path, monkeypatch):
-    monkeypatch.setattr("helpers.embedding.mteb_tasks.hub_reachable", lambda: True)
+    monkeypatch.setattr("helpers.embedding.scoring.mteb_tasks.hub_reachable", lambda: True)
     found, _ = find_tasks(["MultiLongDocRetrieval", "BelebeleRetrieval", "KLUE-STS"], tmp_path)
     assert [task.eval_splits for task in found] == [["dev"], ["test"], ["validation"]]
     assert [task.hf_subsets for task in found] == [["ko"], ["kor_Hang-kor_Hang"], ["default"]]

@@ -15,7 +15,7 @@ from helpers.embedding import sentence_recipe
 from helpers.embedding.encoder import Encoder
 from helpers.embedding.losses import info_nce
 from helpers.embedding.retrieval_metrics import retrieval_metrics
-from helpers.embedding.runs import bm25_run, dense_run, documents_of, judged_queries, triplets_as_retrieval
+from helpers.embedding.scoring.runs import bm25_run, dense_run, documents_of, judged_queries, triplets_as_retrieval
 from helpers.embedding.sentence_recipe import (
     load_sentence_model,
     make_loss,

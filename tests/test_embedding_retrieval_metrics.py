@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from helpers.course.errors import InputError
-from helpers.embedding.fusion import reciprocal_rank_fusion
 from helpers.embedding.retrieval_metrics import metrics_by_query, ranked, retrieval_metrics
-from helpers.embedding.runs import bm25_run, vector_run
+from helpers.embedding.scoring.fusion import reciprocal_rank_fusion
+from helpers.embedding.scoring.runs import bm25_run, vector_run
 
 
 def drawn(seed, queries=40, documents=60, depth=25, ties=False):

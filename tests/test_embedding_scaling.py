@@ -8,10 +8,10 @@ from helpers.course.errors import InputError
 from helpers.course.files import REPOSITORY
 from helpers.course.launch import launch_plan, torchrun
 from helpers.data.retrieval import read_beir
-from helpers.embedding import contrastive_command
+from helpers.embedding.distributed.figures import agreement_figure, seen_by_loss
+from helpers.embedding.distributed.scaling import ScalingSettings, compared, share_of
 from helpers.embedding.encoder import Encoder
-from helpers.embedding.scaling import ScalingSettings, compared, share_of
-from helpers.embedding.scaling_figures import agreement_figure, seen_by_loss
+from helpers.embedding.infonce import command as contrastive_command
 
 
 @pytest.fixture(scope="module")

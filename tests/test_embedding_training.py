@@ -13,13 +13,13 @@ from helpers.course.machine import set_seed
 from helpers.data.pairs import Pairs
 from helpers.embedding import search as search_module
 from helpers.embedding import training
-from helpers.embedding.adapters import LoraDidNotMove, LoraWatch
 from helpers.embedding.contrastive import ContrastiveRows
-from helpers.embedding.contrastive_settings import InfoNCESettings
-from helpers.embedding.contrastive_trainer import train_contrastive
 from helpers.embedding.divergence import Diverged
 from helpers.embedding.encoder import Encoder
+from helpers.embedding.encoding.adapters import LoraDidNotMove, LoraWatch
 from helpers.embedding.evaluation import alignment_uniformity, cosines, sts_spearman
+from helpers.embedding.infonce.settings import InfoNCESettings
+from helpers.embedding.infonce.trainer import train_contrastive
 from helpers.embedding.losses import alignment, cosent_loss, info_nce, uniformity
 from helpers.embedding.search import best_values, search
 from helpers.embedding.simcse_settings import SimCSESettings

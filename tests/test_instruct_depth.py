@@ -7,7 +7,7 @@ import torch
 from transformers import MistralConfig, MistralForCausalLM
 
 from helpers.course.errors import InputError
-from helpers.instruct.depth import depth_up_scaled, up_scaled_order
+from helpers.instruct.sft.depth import depth_up_scaled, up_scaled_order
 
 IDS = torch.tensor([[1, 5, 9, 7, 3, 2], [1, 8, 8, 4, 6, 2]])
 

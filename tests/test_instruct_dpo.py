@@ -16,13 +16,21 @@ from helpers.course.jsonl import read_jsonl, write_jsonl
 from helpers.course.paths import REPOSITORY, repository_path, sample_data
 from helpers.course.rejects import Rejects
 from helpers.course.settings import PROFILES
-from helpers.instruct.dpo import answer_lengths, dpo_loss, padded, pair_log_probs, rewards, sequence_log_probs
-from helpers.instruct.dpo_run import need_ln_2, without_reference
-from helpers.instruct.dpo_settings import DpoSettings
-from helpers.instruct.preference_sets import length_table, preference_sets
+from helpers.instruct.dpo.loss import (
+    answer_lengths,
+    dpo_loss,
+    need_ln_2,
+    padded,
+    pair_log_probs,
+    rewards,
+    sequence_log_probs,
+)
+from helpers.instruct.dpo.preference_sets import length_table, preference_sets
+from helpers.instruct.dpo.run import without_reference
+from helpers.instruct.dpo.settings import DpoSettings
+from helpers.instruct.dpo.win_rate import length_matched_win_rate, longer_preferred, value_of_a_token, win_rate, wins
 from helpers.instruct.preferences import Pair, length_matched, need_apart, read_pairs, split_by_prompt, to_pair
 from helpers.instruct.prompts import Prompt
-from helpers.instruct.win_rate import length_matched_win_rate, longer_preferred, value_of_a_token, win_rate, wins
 
 GOOD = {"prompt": "몇 시에 열어요?", "chosen": "아홉 시에 엽니다.", "rejected": "아홉 시."}
 
@@ -349,7 +357,7 @@ def test_every_profile_takes_steps_enough_on_the_courses_own_pairs(profile, prom
 
 
 def test_the_trainer_is_told_of_checkpointing():
-    from helpers.instruct.dpo_trainer import trainer_arguments
+    from helpers.instruct.dpo.trainer import trainer_arguments
 
     for asked in (False, True, "unsloth"):
         settings = DpoSettings.load(smoke=False, use_gradient_checkpointing=asked)

@@ -12,15 +12,15 @@ from peft import LoraConfig, get_peft_model
 from helpers.course.errors import InputError
 from helpers.course.paths import sample_data
 from helpers.instruct.adapters import save_adapter
-from helpers.instruct.engine import Engine
-from helpers.instruct.engine_start import engine_processes, last_error, lora_options, need_vllm, output_to
 from helpers.instruct.export import save_merged
 from helpers.instruct.export_adapters import PROJECTIONS
-from helpers.instruct.export_gate import ExportGate
-from helpers.instruct.export_probes import probe_questions
+from helpers.instruct.exporting.gate import ExportGate
+from helpers.instruct.exporting.probes import probe_questions
 from helpers.instruct.generation import LocalModel
 from helpers.instruct.models import load_language_model
 from helpers.instruct.prompts import Prompt
+from helpers.instruct.vllm_engine.engine import Engine
+from helpers.instruct.vllm_engine.start import engine_processes, last_error, lora_options, need_vllm, output_to
 
 if sys.platform != "linux":
     pytest.skip("vLLM needs Linux", allow_module_level=True)
@@ -190,7 +190,7 @@ def test_the_engines_processes_are_the_new_ones_that_live(monkeypatch):
 
 def test_memory_is_given_back_before_the_engine_asks_for_it(monkeypatch, tmp_path):
     freed = []
-    monkeypatch.setattr("helpers.instruct.engine.free_memory", lambda: freed.append(True))
+    monkeypatch.setattr("helpers.instruct.vllm_engine.engine.free_memory", lambda: freed.append(True))
     with pytest.raises(InputError):
         Engine(tmp_path)  # there is no model: nothing is started
     assert freed == [True]
@@ -199,21 +199,21 @@ def test_memory_is_given_back_before_the_engine_asks_for_it(monkeypatch, tmp_pat
 @pytest.mark.parametrize("gpu, slots", [("none", 2), ("t4", 1)])
 def test_only_a_cpu_gets_a_slot_more_than_adapters(monkeypatch, tmp_path, gpu, slots):
     (tmp_path / "adapter_config.json").write_text('{"r": 12}')
-    monkeypatch.setattr("helpers.instruct.engine_start.detect_machine", lambda: SimpleNamespace(gpu_class=gpu))
+    monkeypatch.setattr("helpers.instruct.vllm_engine.start.detect_machine", lambda: SimpleNamespace(gpu_class=gpu))
     assert lora_options([tmp_path]) == {"enable_lora": True, "max_loras": slots, "max_lora_rank": 16}
     assert lora_options([]) == {}
 
 
 def test_without_vllm_one_clear_error(monkeypatch):
     need_vllm()
-    monkeypatch.setattr("helpers.instruct.engine_start.find_spec", lambda name: None)
+    monkeypatch.setattr("helpers.instruct.vllm_engine.start.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"vLLM is not to be had here[\s\S]*Colab"):
         need_vllm()
 
 
 def test_a_backend_over_the_engine_speaks_as_its_adapter(engine, merged, adapters):
-    from helpers.instruct.backends import TransformersBackend
-    from helpers.instruct.vllm_backend import VllmBackend
+    from helpers.instruct.scoring.backends import TransformersBackend
+    from helpers.instruct.vllm_engine.backend import VllmBackend
 
     local = TransformersBackend.load(str(merged), adapters)
     prompts = [engine.prompt.prompt_ids(text) for text in ("사과는 무슨 색인가요?", "인사해 줘.")]

@@ -20,7 +20,6 @@ from helpers.course.errors import InputError
 from helpers.course.machine import detect_machine
 from helpers.course.paths import sample_data
 from helpers.instruct.adapters import WEIGHTS, by_peft, save_adapter
-from helpers.instruct.backends import TransformersBackend
 from helpers.instruct.export import (
     REPORT_FILE,
     adapted_model,
@@ -31,13 +30,14 @@ from helpers.instruct.export import (
     write_report,
 )
 from helpers.instruct.export_adapters import PROJECTIONS, manner_rows, save_scaled, train_manner
-from helpers.instruct.export_figures import gate_figure
-from helpers.instruct.export_gate import ExportGate
-from helpers.instruct.export_probes import probe_questions
+from helpers.instruct.exporting.figures import gate_figure
+from helpers.instruct.exporting.gate import ExportGate
+from helpers.instruct.exporting.probes import probe_questions
 from helpers.instruct.generation import LocalModel, generate_ids
 from helpers.instruct.models import load_language_model
 from helpers.instruct.product_rows import DOMAINS, product_rows
 from helpers.instruct.prompts import Prompt
+from helpers.instruct.scoring.backends import TransformersBackend
 from helpers.serving.settings import ServingSettings
 from helpers.serving.worker import transformers_batch
 

@@ -6,8 +6,18 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, MistralC
 
 from helpers.course.errors import InputError
 from helpers.course.files import REPOSITORY
-from helpers.instruct.export_settings import ExportSettings
-from helpers.instruct.gpu_memory import GIB, GPUS, MISTRAL, QWEN, SOLAR, ModelShape, fit, fit_table, serve_command
+from helpers.instruct.exporting.settings import ExportSettings
+from helpers.instruct.vllm_engine.gpu_memory import (
+    GIB,
+    GPUS,
+    MISTRAL,
+    QWEN,
+    SOLAR,
+    ModelShape,
+    fit,
+    fit_table,
+    serve_command,
+)
 from helpers.instruct.zero_shot import ZeroShotSettings
 from helpers.serving.settings import ServingSettings
 

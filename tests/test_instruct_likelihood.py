@@ -7,11 +7,11 @@ import torch
 from transformers import BloomConfig, MistralConfig, MistralForCausalLM
 
 from helpers.course.errors import InputError
-from helpers.instruct import likelihood
-from helpers.instruct.label_tree import LabelTree
-from helpers.instruct.likelihood import label_likelihoods, naive_likelihoods, room_of
-from helpers.instruct.shared_beginnings import families, shared_prefix
-from helpers.instruct.tree_scoring import batches, score_labels
+from helpers.instruct.scoring import likelihood
+from helpers.instruct.scoring.label_tree import LabelTree
+from helpers.instruct.scoring.likelihood import label_likelihoods, naive_likelihoods, room_of
+from helpers.instruct.scoring.shared_beginnings import families, shared_prefix
+from helpers.instruct.scoring.tree_scoring import batches, score_labels
 
 LABELS = {
     "one token each": [[7], [9]],

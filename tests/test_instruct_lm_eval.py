@@ -9,11 +9,11 @@ from lm_eval.utils import make_table
 
 from helpers.course.files import REPOSITORY, sample_data
 from helpers.data.benchmarks import read_benchmark, stratified_sample
-from helpers.instruct.decisions import decide
-from helpers.instruct.likelihood import label_likelihoods
 from helpers.instruct.models import load_language_model
 from helpers.instruct.prompts import Prompt
-from helpers.instruct.questions import TASKS
+from helpers.instruct.scoring.decisions import decide
+from helpers.instruct.scoring.likelihood import label_likelihoods
+from helpers.instruct.scoring.questions import TASKS
 
 ROWS = 12
 

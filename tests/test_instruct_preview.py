@@ -9,15 +9,16 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from helpers.instruct.answer_scores import answer_scores, closed_tasks, majority_right
-from helpers.instruct.generation_preview import Answer, answers, response_loss, side_by_side, stream
-from helpers.instruct.make_config import explained, make_config
 from helpers.instruct.models import load_language_model
 from helpers.instruct.product_rows import TASK, product_rows
 from helpers.instruct.prompts import Prompt
-from helpers.instruct.settings import InstructionSettings
+from helpers.instruct.sft.answer_scores import answer_scores, closed_tasks, majority_right
+from helpers.instruct.sft.command import main
+from helpers.instruct.sft.loss import response_loss
+from helpers.instruct.sft.make_config import explained, make_config
+from helpers.instruct.sft.preview import Answer, answers, side_by_side, stream
+from helpers.instruct.sft.settings import InstructionSettings
 from helpers.instruct.tuning import BASE
-from helpers.instruct.tuning_command import main
 from helpers.instruct.watching import LoraDidNotMove, LoraWatch, lora_b
 
 

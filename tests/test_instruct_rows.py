@@ -9,12 +9,12 @@ from transformers import AutoTokenizer
 from helpers.course.errors import InputError
 from helpers.course.paths import REPOSITORY
 from helpers.course.rejects import Rejects
-from helpers.instruct.colours import LEARNED, READ, coloured
-from helpers.instruct.course_rows import course_rows, prepared, without_questions
 from helpers.instruct.product_rows import DOMAINS, product_rows
 from helpers.instruct.prompts import IGNORED, Example, Prompt
 from helpers.instruct.rows import read_rows, split_by_question, to_examples, trained_share
-from helpers.instruct.settings import InstructionSettings
+from helpers.instruct.sft.colours import LEARNED, READ, coloured
+from helpers.instruct.sft.course_rows import course_rows, prepared, without_questions
+from helpers.instruct.sft.settings import InstructionSettings
 
 
 @pytest.fixture(scope="module")

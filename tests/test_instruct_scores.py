@@ -6,9 +6,9 @@ import torch
 from sklearn.metrics import f1_score
 
 from helpers.course.errors import InputError
-from helpers.instruct.answers import read_answer
-from helpers.instruct.decisions import content_free_bias, decide
-from helpers.instruct.scores import NO_LABEL, chance_f1, confusion, interval, macro_f1_of, per_class, score
+from helpers.instruct.scoring.answers import read_answer
+from helpers.instruct.scoring.decisions import content_free_bias, decide
+from helpers.instruct.scoring.scores import NO_LABEL, chance_f1, confusion, interval, macro_f1_of, per_class, score
 
 WORDS = {"positive": "긍정", "negative": "부정"}
 

@@ -9,13 +9,13 @@ from trl import pack_dataset
 from helpers.course.errors import InputError
 from helpers.course.paths import REPOSITORY, repository_path
 from helpers.course.settings import PROFILES
-from helpers.instruct.export_settings import ExportSettings
+from helpers.instruct.exporting.settings import ExportSettings
 from helpers.instruct.models import load_tokenizer
 from helpers.instruct.product_rows import product_rows
 from helpers.instruct.prompts import Prompt
 from helpers.instruct.rows import split_by_question, to_examples
-from helpers.instruct.settings import SEVEN_PROJECTIONS, InstructionSettings
-from helpers.instruct.sft import as_dataset
+from helpers.instruct.sft.settings import SEVEN_PROJECTIONS, InstructionSettings
+from helpers.instruct.sft.trainer import as_dataset
 from helpers.instruct.tuning import BASE
 from helpers.instruct.zero_shot import ZeroShotSettings
 

@@ -17,14 +17,16 @@ from trl import pack_dataset
 
 from helpers.course.errors import InputError
 from helpers.course.paths import REPOSITORY, repository_path
-from helpers.instruct import depth, models, sft, tuning
+from helpers.instruct import models, tuning
 from helpers.instruct.adapters import CARD_FILE, base_of, belongs_to, need_adapter_for
-from helpers.instruct.engine import Engine
 from helpers.instruct.models import load_language_model
 from helpers.instruct.prompts import IGNORED, Example, Prompt
-from helpers.instruct.settings import InstructionSettings
-from helpers.instruct.sft import as_dataset, same_labels, trainer_arguments
+from helpers.instruct.sft import depth
+from helpers.instruct.sft import trainer as sft
+from helpers.instruct.sft.settings import InstructionSettings
+from helpers.instruct.sft.trainer import as_dataset, same_labels, trainer_arguments
 from helpers.instruct.tuning import BASE, need_layers, tuned_adapter
+from helpers.instruct.vllm_engine.engine import Engine
 from helpers.serving.vllm_batch import VllmBatch
 from tests.instruct_run import ADAPTER, KILLED_AT
 
@@ -109,7 +111,7 @@ def runs(tmp_path_factory):
 
 
 def test_a_run_killed_three_times_ends_at_bitwise_the_same_adapter(runs):
-    """Between checkpoints, while a checkpoint is half written, and just before the end; dropout's and NEFTune's draws, too."""
+    """Between checkpoints, while a checkpoint is half written, just before the end; LoRA's dropout, too."""
     whole, killed, said = runs
     assert said[0] == {"status": 0, "resumed_from": 0, "steps": 6}
     assert said[2:6] == [{"status": -signal.SIGKILL}] * 3 + [{"status": 0, "resumed_from": 4, "steps": 6}]

@@ -8,13 +8,14 @@ from helpers.course.errors import InputError
 from helpers.course.files import read_jsonl, sample_data
 from helpers.course.rejects import Rejects
 from helpers.data.benchmarks import BENCHMARKS, read_benchmark
-from helpers.instruct.backends import TransformersBackend
 from helpers.instruct.choosing import LabelChoice
 from helpers.instruct.generation import generate_ids
-from helpers.instruct.likelihood import naive_likelihoods
 from helpers.instruct.prompts import Prompt
-from helpers.instruct.questions import TASKS, task_named
-from helpers.instruct.shared_beginnings import shared_prefix
+from helpers.instruct.scoring.backends import TransformersBackend
+from helpers.instruct.scoring.figures import habit_figure, interval_figure
+from helpers.instruct.scoring.likelihood import naive_likelihoods
+from helpers.instruct.scoring.questions import TASKS, task_named
+from helpers.instruct.scoring.shared_beginnings import shared_prefix
 from helpers.instruct.zero_shot import (
     WAYS,
     ZeroShotSettings,
@@ -24,7 +25,6 @@ from helpers.instruct.zero_shot import (
     result_table,
     save_results,
 )
-from helpers.instruct.zero_shot_figures import habit_figure, interval_figure
 
 
 @pytest.fixture(scope="module")

@@ -12,13 +12,13 @@ from helpers.course.errors import InputError
 from helpers.course.paths import repository_path, sample_data
 from helpers.data.benchmarks import read_benchmark
 from helpers.instruct.adapters import CARD_FILE, WEIGHTS, save_adapter
-from helpers.instruct.backends import TransformersBackend
 from helpers.instruct.models import load_language_model
 from helpers.instruct.product_rows import product_rows
 from helpers.instruct.prompts import Prompt
-from helpers.instruct.questions import TASKS
+from helpers.instruct.scoring.backends import TransformersBackend
+from helpers.instruct.scoring.questions import TASKS
+from helpers.instruct.sft.trained_rows import read_trained_rows, write_trained_rows
 from helpers.instruct.smallest import BATCH, SEED, STEPS
-from helpers.instruct.trained_rows import read_trained_rows, write_trained_rows
 from helpers.instruct.tuning import SHARED_ADAPTER
 from helpers.instruct.zero_shot import ZeroShotSettings, evaluate
 from helpers.instruct.zero_shot_models import adapters_to_ask, learned_rows, models_to_ask
@@ -119,7 +119,7 @@ def test_vllm_is_told_all_that_the_settings_say(monkeypatch, tmp_path):
         def close(self):
             pass
 
-    monkeypatch.setattr("helpers.instruct.engine.Engine", FakeEngine)
+    monkeypatch.setattr("helpers.instruct.vllm_engine.engine.Engine", FakeEngine)
     monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", None)  # it would import mistral_common
     knobs = dict(batch_size=7, batch_tokens=320, max_model_len=640, gpu_memory_utilization=0.3, dtype="float16")
     settings = ZeroShotSettings.load(backend="vllm", output_dir=tmp_path, **knobs)

@@ -22,8 +22,8 @@ import pytest
 from helpers.course.errors import InputError
 from helpers.course.launch import free_port
 from helpers.course.paths import REPOSITORY
-from helpers.instruct.export_settings import ExportSettings
-from helpers.instruct.settings import InstructionSettings
+from helpers.instruct.exporting.settings import ExportSettings
+from helpers.instruct.sft.settings import InstructionSettings
 from helpers.serving.answers import _sampling, take_order
 from helpers.serving.background import model_server
 from helpers.serving.engine import EngineProcess

@@ -10,8 +10,8 @@ from dataclasses import replace
 import pytest
 
 from helpers.course.files import REPOSITORY
-from helpers.embedding.leaderboard_rows import QueryResult, Row, read_rows, save_row
-from helpers.embedding.mteb_tasks import leaderboard_metrics
+from helpers.embedding.scoring.leaderboard_rows import QueryResult, Row, read_rows, save_row
+from helpers.embedding.scoring.mteb_tasks import leaderboard_metrics
 from helpers.serving.comparison import (
     facts_table,
     newest,

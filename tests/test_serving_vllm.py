@@ -35,7 +35,7 @@ def test_kernels_are_compiled_on_a_gpu_only(monkeypatch, gpu, eager):
     told = {}
     monkeypatch.setattr("vllm.EngineArgs", lambda **options: told.update(options))
     monkeypatch.setattr("vllm.v1.engine.llm_engine.LLMEngine.from_engine_args", lambda arguments: None)
-    monkeypatch.setattr("helpers.instruct.engine_start.detect_machine", lambda: SimpleNamespace(gpu_class=gpu))
+    monkeypatch.setattr("helpers.instruct.vllm_engine.start.detect_machine", lambda: SimpleNamespace(gpu_class=gpu))
     VllmBatch(MODEL, size=2, context=64, dtype="float32", adapters={}, memory_share=0.1, seed=13)
     assert told["enforce_eager"] is eager
 

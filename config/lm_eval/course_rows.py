@@ -8,9 +8,9 @@ import datasets
 from helpers.course.paths import repository_path
 from helpers.course.rejects import Rejects
 from helpers.data.benchmarks import read_benchmark, stratified_sample
-from helpers.instruct.conversations import clean
+from helpers.instruct.prompting.conversations import clean
 from helpers.instruct.prompts import SEED_TURN
-from helpers.instruct.questions import task_named
+from helpers.instruct.scoring.questions import task_named
 
 REJECTED = repository_path("outputs/lm_eval")
 

@@ -9,8 +9,8 @@ from helpers.data.bm25 import BM25
 from helpers.data.pairs import Pairs
 from helpers.data.retrieval import RetrievalSet
 from helpers.data.text import text_key
-from helpers.data.triplet_methods import Table, basic
-from helpers.data.triplet_sets import Columns
+from helpers.data.triplet_making.methods import Table, basic
+from helpers.data.triplet_making.sets import Columns
 
 
 def e5_from_table(
@@ -18,7 +18,7 @@ def e5_from_table(
 ) -> tuple[Pairs, pl.DataFrame]:
     """One row for each row of a table: its ``query`` cell, its ``document`` cell, another document of its category.
 
-    Also what could not be made: row, column, reason (see :class:`helpers.data.triplet_sets.TripletSet`).
+    Also what could not be made: row, column, reason (see :class:`helpers.data.triplet_making.sets.TripletSet`).
     """
     made = basic(table, Columns(query, category, (document,)), seed=seed)
     sides = made.supervised.to_dict(as_series=False)

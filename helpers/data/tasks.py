@@ -19,13 +19,20 @@ from pathlib import Path
 from helpers.course.errors import InputError
 from helpers.course.files import REPOSITORY, short_path, write_jsonl
 from helpers.course.rejects import Rejects
-from helpers.data.leakage import THRESHOLD, LeakIndex, N, split_by_group, take_out_leaks, zero_shot_texts
-from helpers.data.phrasings import draw, read_all_phrasings, read_phrasings
-from helpers.data.task_building import Built, TaskSet, build, check_row
-from helpers.data.task_card import Report, card_text, write_card
-from helpers.data.task_rows import in_three_keys
-from helpers.data.task_sources import read_sources
-from helpers.data.task_table import TASKS, Task
+from helpers.data.instruction_tasks.building import Built, TaskSet, build, check_row
+from helpers.data.instruction_tasks.card import Report, card_text, write_card
+from helpers.data.instruction_tasks.leakage import (
+    THRESHOLD,
+    LeakIndex,
+    N,
+    split_by_group,
+    take_out_leaks,
+    zero_shot_texts,
+)
+from helpers.data.instruction_tasks.phrasings import draw, read_all_phrasings, read_phrasings
+from helpers.data.instruction_tasks.rows import in_three_keys
+from helpers.data.instruction_tasks.sources import read_sources
+from helpers.data.instruction_tasks.table import TASKS, Task
 
 __all__ = [
     "TASKS", "Built", "Report", "Task", "TaskSet", "build", "card_text", "check_row", "draw", "main", "make_set",
@@ -55,8 +62,8 @@ def make_set(
     """Read, build, take out leaks, split and write, each file atomically; see :func:`build` for the limits.
 
     Without ``dev_output`` nothing is held out. ``zero_shot``: the folder that holds the four test sets. ``three_keys``: rows
-    in the form of KOSITP (:func:`helpers.data.task_rows.in_three_keys`). Raises :class:`InputError` where no row is left (the
-    refused ones are kept), and before anything is written where a file would overwrite a source or another one.
+    in the form of KOSITP (:func:`helpers.data.instruction_tasks.rows.in_three_keys`). Raises :class:`InputError` where no
+    row is left (the refused ones are kept), and before anything is written where a file would overwrite a source or another.
     """
     start = time.perf_counter()
     rejects, source = Rejects(output), list(source)

@@ -25,9 +25,9 @@ from helpers.course.files import short_path
 from helpers.course.machine import peak_memory_mb
 from helpers.course.tables import WRITABLE
 from helpers.data.columns import Source, read_source
-from helpers.data.triplet_files import Written, check_outputs, file_names, report, write_set
-from helpers.data.triplet_methods import basic, domainwise, fused
-from helpers.data.triplet_sets import Columns, TripletSet, by_domain
+from helpers.data.triplet_making.files import Written, check_outputs, file_names, report, write_set
+from helpers.data.triplet_making.methods import basic, domainwise, fused
+from helpers.data.triplet_making.sets import Columns, TripletSet, by_domain
 
 __all__ = ["Columns", "TripletSet", "Written", "basic", "by_domain", "domainwise", "fused", "main", "write_set"]
 

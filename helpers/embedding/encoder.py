@@ -20,11 +20,10 @@ from helpers.course.errors import InputError
 from helpers.course.files import short_path
 from helpers.course.machine import torch_device
 from helpers.course.quiet import quiet
-from helpers.embedding import adapters, loading
 from helpers.embedding.batching import plan_chunks
-from helpers.embedding.losses import at_least_float32
-from helpers.embedding.piece_weights import PieceWeights, weighted_mean
-from helpers.embedding.sentence_folder import (
+from helpers.embedding.encoding import adapters, loading
+from helpers.embedding.encoding.piece_weights import PieceWeights, weighted_mean
+from helpers.embedding.encoding.sentence_folder import (
     Pooling,
     SentenceFolder,
     read_sentence_folder,
@@ -32,6 +31,7 @@ from helpers.embedding.sentence_folder import (
     write_sentence_folder,
     write_word_weights,
 )
+from helpers.embedding.losses import at_least_float32
 
 TOKEN_BUDGET = {"cpu": 2_048, "cuda": 32_768}  # tokens a forward pass, padding included; small ones stay in the cache
 LONGEST_DEFAULT = 128

@@ -30,8 +30,7 @@ from helpers.course.machine import set_seed, torch_device
 from helpers.data.pairs import Pairs
 from helpers.data.retrieval import RetrievalSet
 from helpers.embedding.divergence import refuse_not_finite
-from helpers.embedding.evaluation import check_scored
-from helpers.embedding.loading import (
+from helpers.embedding.encoding.loading import (
     cannot_load,
     check_max_length,
     check_prompt,
@@ -39,8 +38,9 @@ from helpers.embedding.loading import (
     longest,
     resolve_model,
 )
-from helpers.embedding.piece_weights import LEAST, PieceWeights
-from helpers.embedding.runs import TOP, dense_run, documents_of, judged_queries
+from helpers.embedding.encoding.piece_weights import LEAST, PieceWeights
+from helpers.embedding.evaluation import check_scored
+from helpers.embedding.scoring.runs import TOP, dense_run, documents_of, judged_queries
 from helpers.embedding.triplet_settings import LossName, TripletSettings
 
 TOKEN_VARIABLE = "HF_TOKEN"
@@ -91,9 +91,9 @@ def open_sentence_model(model: str | Path, max_length: int | None = None) -> Sen
 def weigh_pieces(model: SentenceTransformer, queries: Sequence[str], documents: Sequence[str]) -> SentenceTransformer:
     """The same model, pooled by a weighted mean: pieces that are frequent in these texts under the model's prompts count less.
 
-    The weights are smooth inverse frequencies, as in :mod:`helpers.embedding.piece_weights`: a prompt, which stands before
-    every text, loses its voice. A model that has such weights keeps its own. Raises InputError where there is no text, and
-    where the model's pooling is no mean.
+    The weights are smooth inverse frequencies, as in :mod:`helpers.embedding.encoding.piece_weights`: a prompt, which
+    stands before every text, loses its voice. A model that has such weights keeps its own. Raises InputError where there
+    is no text, and where the model's pooling is no mean.
     """
     if any(isinstance(module, WordWeights) for module in model):
         return model

@@ -16,9 +16,9 @@ from helpers.course.checkpoints import finish, resumable, run_fingerprint, step_
 from helpers.course.errors import InputError
 from helpers.course.run_log import RunLog, run_log
 from helpers.data.pairs import Pairs
-from helpers.embedding.adapters import LoraWatch, refuse_frozen
 from helpers.embedding.divergence import refuse_not_finite
 from helpers.embedding.encoder import Encoder
+from helpers.embedding.encoding.adapters import LoraWatch, refuse_frozen
 from helpers.embedding.evaluation import check_scored, sts_spearman
 from helpers.embedding.losses import cosent_loss, info_nce
 from helpers.embedding.simcse_settings import SimCSESettings

@@ -1,1 +1,1 @@
-"""Instruction models: loading now; prompts, tuning, preference, export and evaluation come with their lessons."""
+"""Instruction models: prompts, tuning, preference, export, generation and zero-shot evaluation."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
 
-    from helpers.instruct.export_gate import Agreement, ExportGate
+    from helpers.instruct.exporting.gate import Agreement, ExportGate
 
 SAVE_METHODS = ("merged_16bit", "lora")
 """Unsloth's names for the two exports."""

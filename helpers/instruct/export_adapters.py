@@ -12,7 +12,8 @@ from helpers.course.machine import set_seed
 from helpers.instruct.adapters import WEIGHTS, save_adapter
 from helpers.instruct.export import save_lora
 from helpers.instruct.prompts import Example, Prompt
-from helpers.instruct.smallest import PROJECTIONS, batch_loss
+from helpers.instruct.sft.loss import batch_loss
+from helpers.instruct.smallest import PROJECTIONS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

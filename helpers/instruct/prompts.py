@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from helpers.course.errors import InputError
-from helpers.instruct.conversations import ROLES, clean, joined, turns_of
-from helpers.instruct.prompt_file import PROMPT_FILE, read_prompt_file, write_prompt_file
-from helpers.instruct.special_tokens import bos_id, need_eos, pad_id, rendered, special_tokens, turn_end
+from helpers.instruct.prompting.conversations import ROLES, clean, joined, turns_of
+from helpers.instruct.prompting.prompt_file import PROMPT_FILE, read_prompt_file, write_prompt_file
+from helpers.instruct.prompting.special_tokens import bos_id, need_eos, pad_id, rendered, special_tokens, turn_end
 
 if TYPE_CHECKING:  # transformers takes seconds to import, and Unsloth wants to come before it
     from transformers import PreTrainedTokenizerBase

@@ -12,7 +12,7 @@ from helpers.course.jsonl import numbered_objects
 from helpers.course.paths import short_path
 from helpers.course.rejects import Rejects
 from helpers.data.text import normalise
-from helpers.instruct.conversations import joined
+from helpers.instruct.prompting.conversations import joined
 from helpers.instruct.prompts import Example, Prompt
 
 KEYS = ("instruction", "input", "output", "task")

@@ -11,9 +11,7 @@ import argparse
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from peft import LoraConfig, get_peft_model
-from torch import Tensor
 
 from helpers.course.atomic import replaced_folder
 from helpers.course.machine import set_seed
@@ -21,21 +19,13 @@ from helpers.course.paths import REPOSITORY, repository_path
 from helpers.instruct.adapters import save_adapter
 from helpers.instruct.models import load_language_model
 from helpers.instruct.product_rows import product_rows
-from helpers.instruct.prompts import IGNORED, Example, Prompt
-from helpers.instruct.settings import SEVEN_PROJECTIONS
+from helpers.instruct.prompts import Prompt
+from helpers.instruct.sft.loss import batch_loss
+from helpers.instruct.sft.settings import SEVEN_PROJECTIONS
 from helpers.instruct.tuning import BASE
 
 PROJECTIONS = list(SEVEN_PROJECTIONS)
 STEPS, BATCH, RATE, RANK, SEED = 40, 8, 5e-3, 8, 13
-
-
-def batch_loss(model: torch.nn.Module, examples: list[Example], pad_id: int) -> Tensor:
-    """Mean cross entropy of the answers' tokens in one batch, in nats; PAD and prompts do not count."""
-    device = next(model.parameters()).device
-    ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(e.input_ids) for e in examples], True, pad_id)  # (B, T)
-    labels = torch.nn.utils.rnn.pad_sequence([torch.tensor(e.labels) for e in examples], True, IGNORED)  # (B, T)
-    logits = model(input_ids=ids.to(device), attention_mask=(ids != pad_id).to(device)).logits  # (B, T, V)
-    return F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten().to(device))
 
 
 def train_smallest(output_dir: Path, steps: int = STEPS) -> float:

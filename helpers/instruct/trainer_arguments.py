@@ -9,8 +9,8 @@ import torch
 from helpers.course.machine import torch_device
 
 if TYPE_CHECKING:
-    from helpers.instruct.dpo_settings import DpoSettings
-    from helpers.instruct.settings import InstructionSettings
+    from helpers.instruct.dpo.settings import DpoSettings
+    from helpers.instruct.sft.settings import InstructionSettings
 
 
 def common_arguments(settings: InstructionSettings | DpoSettings, dtype: torch.dtype) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from helpers.course.paths import REPOSITORY, repository_path, short_path
 from helpers.instruct.adapters import belongs_to
 from helpers.instruct.prompts import Example, Prompt
 from helpers.instruct.rows import trained_share
-from helpers.instruct.settings import InstructionSettings
+from helpers.instruct.sft.settings import InstructionSettings
 from helpers.instruct.unsloth_first import chosen_dtype, fast_language_model
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def deepened(settings: InstructionSettings) -> InstructionSettings:
     if settings.depth_up_scale_dropped is None:
         return settings
     fast_language_model()
-    from helpers.instruct.depth import save_up_scaled
+    from helpers.instruct.sft.depth import save_up_scaled
 
     folder = save_up_scaled(settings.model, settings.depth_up_scale_dropped, settings.output_dir / "base")
     return settings.changed(model=str(folder), depth_up_scale_dropped=None)
@@ -138,7 +138,7 @@ def tune(
     Raises :class:`InputError` where nothing or everything would be trained, LoraDidNotMove where an adapter does not
     learn, RuntimeError where the trainer would learn other labels than ours.
     """
-    from helpers.instruct.sft import make_trainer, same_labels
+    from helpers.instruct.sft.trainer import make_trainer, same_labels
 
     trained_share([*train, *validation])
     told = {key: value for key, value in settings if key not in NOT_IN_THE_WEIGHTS}
@@ -195,6 +195,6 @@ def tuned_adapter(output_dir: str | Path = SHARED_ADAPTER, *, base: str = BASE) 
 
 
 if __name__ == "__main__":
-    from helpers.instruct.tuning_command import main
+    from helpers.instruct.sft.command import main
 
     sys.exit(main())

@@ -16,12 +16,12 @@ from helpers.course.rejects import Rejects
 from helpers.course.settings import LessonSettings
 from helpers.data.benchmark_hub import read_hub
 from helpers.data.benchmarks import read_benchmark, stratified_sample
-from helpers.instruct.answers import Reading, read_answers
-from helpers.instruct.backends import Backend
-from helpers.instruct.decisions import RULES, decide
-from helpers.instruct.engine_settings import Context, MemoryShare
-from helpers.instruct.questions import CONTENT_FREE, ZeroShotTask
-from helpers.instruct.scores import score
+from helpers.instruct.scoring.answers import Reading, read_answers
+from helpers.instruct.scoring.backends import Backend
+from helpers.instruct.scoring.decisions import RULES, decide
+from helpers.instruct.scoring.questions import CONTENT_FREE, ZeroShotTask
+from helpers.instruct.scoring.scores import score
+from helpers.instruct.vllm_engine.settings import Context, MemoryShare
 
 WAYS = ("free", "choice", *RULES)
 """Free generation, constrained choice, and label likelihood under each of its rules."""

@@ -9,13 +9,13 @@ from pathlib import Path
 from helpers.course.checksums import verify_where_listed
 from helpers.course.paths import repository_path, short_path
 from helpers.instruct.adapters import CARD_FILE, belongs_to, need_adapter_for
-from helpers.instruct.backends import Backend, TransformersBackend
 from helpers.instruct.models import load_tokenizer
 from helpers.instruct.product_rows import product_rows
 from helpers.instruct.prompts import Prompt
 from helpers.instruct.rows import Row
+from helpers.instruct.scoring.backends import Backend, TransformersBackend
+from helpers.instruct.sft.trained_rows import read_trained_rows
 from helpers.instruct.smallest import BATCH, SEED, STEPS
-from helpers.instruct.trained_rows import read_trained_rows
 from helpers.instruct.tuning import SHARED_ADAPTER, tuned_adapter
 from helpers.instruct.zero_shot import ZeroShotSettings
 
@@ -65,8 +65,8 @@ def _fitting(adapter: Path, base: str) -> Path | None:
 
 
 def _by_vllm(settings: ZeroShotSettings, adapters: Mapping[str, Path]) -> dict[str, Backend]:
-    from helpers.instruct.engine import Engine
-    from helpers.instruct.vllm_backend import VllmBackend
+    from helpers.instruct.vllm_engine.backend import VllmBackend
+    from helpers.instruct.vllm_engine.engine import Engine
 
     prompt = Prompt.for_tokenizer(load_tokenizer(settings.model), settings.template)
     engine = Engine(

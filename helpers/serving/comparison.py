@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from helpers.embedding.leaderboard_rows import QueryResult, Row
+from helpers.embedding.scoring.leaderboard_rows import QueryResult, Row
 
 ONE_NAME = {"AutoRAGRetrieval": "AutoRAG-benchmark"}
 """Data sets that MTEB calls one way and published tables another."""

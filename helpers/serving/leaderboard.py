@@ -16,7 +16,7 @@ import streamlit as st
 
 from helpers.course.errors import InputError
 from helpers.course.paths import repository_path, short_path
-from helpers.embedding.leaderboard_rows import ROWS_FILE, QueryResult, Row, read_query_results, read_rows
+from helpers.embedding.scoring.leaderboard_rows import ROWS_FILE, QueryResult, Row, read_query_results, read_rows
 from helpers.serving.comparison import (
     FACTS,
     compared_on,

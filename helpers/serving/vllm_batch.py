@@ -4,7 +4,7 @@ from pathlib import Path
 
 from helpers.course.checksums import verify_where_listed
 from helpers.course.paths import repository_path
-from helpers.instruct.engine_start import is_on_cpu, lora_options
+from helpers.instruct.vllm_engine.start import is_on_cpu, lora_options
 from helpers.serving.jobs import Job, Tokens
 
 

@@ -1,0 +1,1 @@
+"""Training on query, document and hard negatives (lesson 03): batches, settings, trainer, command."""

@@ -1,0 +1,1 @@
+"""Direct preference optimisation (lesson 08): pairs of a run, loss, trainer, win rate."""

@@ -1,0 +1,1 @@
+"""What the prompt object (``prompts.py``) is made of: special tokens, conversations, its file."""
