@@ -19,6 +19,7 @@ from helpers.data.pairs import Pairs
 from helpers.embedding.divergence import refuse_not_finite
 from helpers.embedding.encoder import Encoder
 from helpers.embedding.encoding.adapters import LoraWatch, refuse_frozen
+from helpers.embedding.encoding.dropout import use_fast_dropout
 from helpers.embedding.evaluation import check_scored, sts_spearman
 from helpers.embedding.losses import cosent_loss, info_nce
 from helpers.embedding.simcse_settings import SimCSESettings
@@ -138,6 +139,7 @@ def train(encoder: Encoder, sets: list[Pairs], validation: Pairs, sts: Pairs, se
             check_scored(pairs.first, pairs.second, pairs.scores)
     if settings.piece_weights:
         encoder.weigh_pieces(encoder.tokenize([text for pairs in sets for text in pairs.first + pairs.second]))
+    use_fast_dropout(encoder.model)
     trained = {name: p for name, p in encoder.named_parameters() if p.requires_grad}
     optimizer = torch.optim.AdamW(trained.values(), lr=settings.lr, weight_decay=settings.weight_decay)
     per_epoch = sum(-(-(len(pairs) - 1) // settings.batch_size) for pairs in sets)

@@ -21,6 +21,7 @@ from helpers.embedding.contrastive import ContrastiveRows, InfoNCE
 from helpers.embedding.divergence import Diverged
 from helpers.embedding.encoder import Encoder
 from helpers.embedding.encoding.adapters import refuse_frozen
+from helpers.embedding.encoding.dropout import use_fast_dropout
 from helpers.embedding.gather import world
 from helpers.embedding.grad_cache import GradCache
 from helpers.embedding.infonce.batches import Batch, refuse_long_rows, refuse_unequal_negatives, token_ids
@@ -76,6 +77,7 @@ class ContrastiveTrainer(Trainer):
             refuse_long_rows(self.rows, self.tokens, settings.chunk_tokens)
         if settings.piece_weights:
             encoder.weigh_pieces(self.tokens.values())
+        use_fast_dropout(encoder.model)
         super().__init__(model=encoder, args=args, train_dataset=range(len(rows)), data_collator=self.collate)
         if world()[1] > 1:
             refuse_unequal_negatives(self.rows)
