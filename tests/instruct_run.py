@@ -101,6 +101,7 @@ def labels_kept(folder: str) -> None:
         if name == "packed":
             said["packed rows"] = len(trainer.train_dataset)
             continue
+        said["sampler"] = type(trainer._get_train_sampler()).__name__
         batch = next(iter(trainer.get_train_dataloader()))
         found = {
             tuple(row[mask.bool()].tolist()) for row, mask in zip(batch["labels"], batch["attention_mask"], strict=True)

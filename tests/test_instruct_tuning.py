@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import pack_dataset
 
 from helpers.course.errors import InputError
@@ -129,6 +130,7 @@ def test_a_finished_run_starts_anew_and_ends_the_same(runs):
 def test_the_trainer_learns_our_labels_packed_or_not(runs):
     said = runs[2][6]
     assert said["status"] == 0 and said["as given"] is True
+    assert said["sampler"] == "ShuffledGroups"
     assert said["packed rows"] == said["rows"]  # Unsloth does not pack on a CPU, and says nothing
     examples = [Example([1, 5, 6], [IGNORED, 5, 6]), Example([1, 7], [IGNORED, 7])] * 4
     packed = pack_dataset(as_dataset(examples), 10)  # what trl does on a GPU
@@ -151,8 +153,28 @@ def test_activations_are_kept_or_computed_twice_as_the_settings_say(runs):
     assert twice["losses"] == pytest.approx(kept["losses"], rel=0.02)
 
 
+def test_batches_are_of_like_length_and_come_in_any_order():
+    """Every row once; as little PAD as transformers' own groups; but no long way from long rows to short ones."""
+    lengths = torch.randint(5, 200, (1003,), generator=torch.Generator().manual_seed(13)).tolist()
+    longest, padded = {}, {}
+    for sampler in (LengthGroupedSampler, sft.ShuffledGroups):
+        torch.manual_seed(13)
+        rows = list(sampler(8, lengths=lengths))
+        assert sorted(rows) == list(range(1003))
+        batches = [[lengths[row] for row in rows[i : i + 8]] for i in range(0, 1003, 8)]
+        assert [len(batch) for batch in batches] == [8] * 125 + [3]
+        longest[sampler] = torch.tensor([float(max(batch)) for batch in batches[:-1]])
+        padded[sampler] = sum(max(batch) * len(batch) for batch in batches)
+    assert padded[sft.ShuffledGroups] == padded[LengthGroupedSampler] < 1.2 * sum(lengths)
+    own, theirs = longest[sft.ShuffledGroups], longest[LengthGroupedSampler]
+    assert torch.equal(own.sort().values, theirs.sort().values)
+    neighbours = [torch.corrcoef(torch.stack([each[:-1], each[1:]]))[0, 1].item() for each in (theirs, own)]
+    assert neighbours[0] > 0.8 and abs(neighbours[1]) < 0.3
+    assert list(sft.ShuffledGroups(8, lengths=[3, 9, 4])) in ([1, 2, 0], [1, 0, 2], [2, 1, 0], [0, 1, 2])
+
+
 class Packing:
-    """In SFTTrainer's place: it packs the rows, as trl does on a GPU."""
+    """In RowTrainer's place: it packs the rows, as trl does on a GPU."""
 
     def __init__(self, train_dataset, args, **_):
         self.train_dataset, self.callbacks = pack_dataset(train_dataset, args.max_length), []
@@ -165,7 +187,7 @@ class Packing:
 
 
 def test_the_pace_counts_all_that_a_packed_row_holds(monkeypatch):
-    monkeypatch.setattr(sft, "SFTTrainer", Packing)
+    monkeypatch.setattr(sft, "RowTrainer", Packing)
     settings = InstructionSettings.load(smoke=False, dtype="float32", packing=True, max_seq_length=32)
     examples = [Example([1] + [5] * 7, [IGNORED] + [5] * 7)] * 32  # four in a packed row
     model = SimpleNamespace(dtype=torch.float32)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from datasets import Dataset
+from torch.utils.data import Sampler
 from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import SFTConfig, SFTTrainer
 
 from helpers.instruct.prompts import IGNORED, Example, Prompt
@@ -17,6 +19,31 @@ from helpers.instruct.watching import LoraWatch, Progress
 
 if TYPE_CHECKING:
     from peft import PeftModel
+
+
+class ShuffledGroups(LengthGroupedSampler):
+    """Rows of like length side by side, as transformers groups them, but the batches in random order.
+
+    transformers goes from the longest rows to the shortest, some fifty batches on end, and again: one length for many steps.
+    """
+
+    def __iter__(self) -> Iterator[int]:
+        """Row numbers; a last batch that is not full stays last, or all behind it would be cut elsewhere."""
+        rows = list(super().__iter__())
+        full = len(rows) // self.batch_size
+        batches = torch.tensor(rows[: full * self.batch_size]).view(full, self.batch_size)
+        return iter([*batches[torch.randperm(full)].flatten().tolist(), *rows[full * self.batch_size :]])
+
+
+class RowTrainer(SFTTrainer):
+    """The trainer, with batches of like length in random order."""
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        if self.args.train_sampling_strategy != "group_by_length":
+            return super()._get_train_sampler(train_dataset)
+        rows = self.train_dataset if train_dataset is None else train_dataset
+        rows_a_step = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        return ShuffledGroups(rows_a_step, lengths=[len(ids) for ids in rows["input_ids"]])
 
 
 def make_trainer(
@@ -29,7 +56,7 @@ def make_trainer(
     shown: bool = True,
 ) -> SFTTrainer:
     """The trainer of :func:`helpers.instruct.tuning.tune`. The rows are tokenised already: trl must leave them alone."""
-    trainer = SFTTrainer(
+    trainer = RowTrainer(
         model=model,
         processing_class=prompt.tokenizer,
         train_dataset=as_dataset(train),
