@@ -14,7 +14,7 @@ export TOKENIZERS_PARALLELISM ?= false
 export OMP_WAIT_POLICY ?= PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help env chat-env course test lint unit smoke stored browser lab lesson refresh serve chat clean
+.PHONY: help env chat-env course test lint unit notebooks smoke stored browser lab lesson refresh serve chat clean
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -57,7 +57,13 @@ serve: env       ## the model server, make serve ARGS="-p port 8080 -p backend v
 chat: env chat-env   ## the chat page over it, make chat ARGS="-p chat_port 8600"
 	$(RUN) -m helpers.serving.chat.start $(ARGS)
 
-test: lint unit smoke stored   ## everything
+test: export OMP_NUM_THREADS := 1
+test: lint chat-env browser   ## everything; unit tests and notebooks side by side, a core for each
+	@$(MAKE) --no-print-directory -j 2 unit notebooks
+
+notebooks:       # one after the other
+	@$(MAKE) --no-print-directory smoke
+	@$(MAKE) --no-print-directory stored
 
 # Tests never reach for a model hub.
 unit smoke stored: export HF_HUB_OFFLINE := 1
