@@ -1,7 +1,7 @@
 """Dropout that costs a CPU less than half: its masks are drawn 16 random bits an element, four elements a draw.
 
-torch draws a float of 32 bits an element (bernoulli) and divides every mask anew. With LoRA a layer has seven dropouts more,
-and their masks took a third of a training step.
+torch draws every element of a mask for itself and then divides the mask. With LoRA a layer has six dropouts more, and a fifth
+of lesson 02's training step went into all of them (``benchmarks/README.md``).
 """
 
 import torch
