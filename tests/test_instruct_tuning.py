@@ -170,7 +170,7 @@ def test_batches_are_of_like_length_and_come_in_any_order():
     assert torch.equal(own.sort().values, theirs.sort().values)
     neighbours = [torch.corrcoef(torch.stack([each[:-1], each[1:]]))[0, 1].item() for each in (theirs, own)]
     assert neighbours[0] > 0.8 and abs(neighbours[1]) < 0.3
-    assert list(sft.ShuffledGroups(8, lengths=[3, 9, 4])) in ([1, 2, 0], [1, 0, 2], [2, 1, 0], [0, 1, 2])
+    assert list(sft.ShuffledGroups(8, lengths=[3, 9, 4])) == [1, 2, 0]  # fewer rows than a batch
 
 
 class Packing:

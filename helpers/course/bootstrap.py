@@ -26,8 +26,7 @@ from subprocess import check_call
 
 if not find_spec("helpers") and find_spec("google") and find_spec("google.colab"):
     address = "{REPOSITORY_URL}"
-    if "/OWNER/" in address:
-        sys.exit("Put the account that holds the course in place of OWNER in this cell's address (README, Colab).")
+    assert "/OWNER/" not in address, "put the account that holds the course in place of OWNER above (README, Colab)"
     if not os.path.isdir("/content/course"):  # it is there when the kernel was started again
         check_call(["git", "clone", "--depth", "1", address, "/content/course"])
     os.chdir("/content/course/notebooks")

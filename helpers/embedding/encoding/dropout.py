@@ -1,4 +1,4 @@
-"""Dropout that costs a CPU less than half: its masks are drawn 16 random bits an element, four elements a draw.
+"""Dropout that costs a CPU half: its masks are drawn 16 random bits an element, four elements a draw.
 
 torch draws every element of a mask for itself and then divides the mask. With LoRA a layer has six dropouts more, and a fifth
 of lesson 02's training step went into all of them (``benchmarks/README.md``).
