@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from helpers.embedding.encoder import Encoder
-from helpers.embedding.encoding.dropout import Dropout16, use_fast_dropout
+from helpers.embedding.encoding.dropout import Dropout16
+from helpers.embedding.encoding.fast_dropout import use_fast_dropout
 
 MODEL = "sample_data/models/ko-mini-encoder"
 

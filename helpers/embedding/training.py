@@ -19,7 +19,7 @@ from helpers.data.pairs import Pairs
 from helpers.embedding.divergence import refuse_not_finite
 from helpers.embedding.encoder import Encoder
 from helpers.embedding.encoding.adapters import LoraWatch, refuse_frozen
-from helpers.embedding.encoding.dropout import use_fast_dropout
+from helpers.embedding.encoding.fast_dropout import use_fast_dropout
 from helpers.embedding.evaluation import check_scored, sts_spearman
 from helpers.embedding.losses import cosent_loss, info_nce
 from helpers.embedding.simcse_settings import SimCSESettings

@@ -21,7 +21,7 @@ from helpers.embedding.contrastive import ContrastiveRows, InfoNCE
 from helpers.embedding.divergence import Diverged
 from helpers.embedding.encoder import Encoder
 from helpers.embedding.encoding.adapters import refuse_frozen
-from helpers.embedding.encoding.dropout import use_fast_dropout
+from helpers.embedding.encoding.fast_dropout import use_fast_dropout
 from helpers.embedding.gather import world
 from helpers.embedding.grad_cache import GradCache
 from helpers.embedding.infonce.batches import Batch, refuse_long_rows, refuse_unequal_negatives, token_ids
