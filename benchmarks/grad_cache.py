@@ -3,15 +3,17 @@
     python benchmarks/grad_cache.py                                   # batches 64, 256, 1024; float32; five repeats
     python benchmarks/grad_cache.py --batches 64 --repeats 3 --dtype bf16 --lora
 
-One step each (loss and backward, no optimizer) on the same weights, the same texts, dropout on, the same dtype and the same
-torch kernels; texts are tokenized before the clock starts. Queries and documents come in turn from four shared retrieval sets
-(KO_DATA_DIR; in two the documents are long, in one mixed, in one short), cut to --max_length pieces: 512 is all that the
-encoder takes; a shorter cut makes the documents alike in length, and less is gained by sorting them. Every contender has a
-process of its own with one thread, and they take their steps in turn. Time is CPU time of that process, which other work on the
-machine hardly moves; peak memory is the largest resident set of all steps less what was resident before the first. The floor
-is what nobody can go below who encodes twice: one pass without a graph, one forward and backward pass, over as many tokens in
-full chunks without padding (each text is cut, or repeated, to the mean length of its chunk); its ratio is the share of what can
-be reached that the course reaches. `error` is the norm of the gradient's difference to one graph over the whole batch, dropout
+One step each (loss and backward, no optimizer) on the same weights, the same texts, dropout on, the same dtype; the course
+with its own dropout and attention (`use_fast_dropout`), the library with torch's, and once more with the course's, so that
+both run the same kernels; texts are tokenized before the clock starts. Queries and documents come in turn from four shared
+retrieval sets (KO_DATA_DIR; in two the documents are long, in one mixed, in one short), cut to --max_length pieces: 512 is all
+that the encoder takes; a shorter cut makes the documents alike in length, and less is gained by sorting them. Every contender
+has a process of its own with one thread, and they take their steps in turn. Time is CPU time of that process, which other work
+on the machine hardly moves; peak memory is the largest resident set of all steps less what was resident before the first. The
+floor is what nobody can go below who encodes twice: one pass without a graph, one forward and backward pass, over as many
+tokens in full chunks without padding (each text is cut, or repeated, to the mean length of its chunk); its ratio is the share
+of what can be reached that the course reaches.
+`error` is the norm of the gradient's difference to one graph over the whole batch, dropout
 off, for batches up to --error.
 """
 
@@ -35,13 +37,14 @@ from helpers.course.machine import detect_machine, forget_peak, peak_memory_mb, 
 from helpers.data.retrieval import read_beir
 from helpers.embedding.contrastive import ContrastiveRows, InfoNCE
 from helpers.embedding.encoder import Encoder
+from helpers.embedding.encoding.fast_dropout import use_fast_dropout
 from helpers.embedding.grad_cache import GradCache
 
 MODEL, BUDGET, TEMPERATURE = "sample_data/models/ko-mini-encoder", 2048, 0.05
 SETS = ("petitions", "law_articles", "paraKQC", "wikinews")
 OURS, KEPT, FLOOR = "course", "course, 1,024 MB of graphs kept", "floor"
-MINI_BATCH, TOKENS = "library, mini-batch 32", "library, 2048 tokens"
-CONTENDERS = (OURS, KEPT, FLOOR, MINI_BATCH, TOKENS)
+MINI_BATCH, TOKENS, SAME = "library, mini-batch 32", "library, 2048 tokens", "library, 2048 tokens, our dropout"
+CONTENDERS = (OURS, KEPT, FLOOR, MINI_BATCH, TOKENS, SAME)
 
 
 def texts(batch: int) -> tuple[list[str], list[str]]:
@@ -67,6 +70,8 @@ def library_step(encoder: Encoder, sides, folder: Path, contender: str, lora: bo
     model.max_seq_length = encoder.max_length
     if lora:
         model[0].model = encoder.model  # the same adapters on the same weights
+    if contender == SAME:
+        use_fast_dropout(model[0].model)
     chunks = {"mini_batch_size": 32} if contender == MINI_BATCH else {"mini_batch_num_tokens": BUDGET}
     loss = CachedMultipleNegativesRankingLoss(model, scale=1 / TEMPERATURE, **chunks)
     features = [model.preprocess(side) for side in sides]
@@ -94,6 +99,7 @@ def full_chunks(texts: list[list[int]]) -> Iterator[list[list[int]]]:
 
 def our_step(encoder: Encoder, sides, contender: str):
     """One step of the course's cache, or of the floor."""
+    use_fast_dropout(encoder.model)
     ids = [encoder.tokenize(side) for side in sides]
     loss = InfoNCE(ContrastiveRows.checked(*sides), TEMPERATURE)
 
@@ -224,7 +230,7 @@ def main() -> None:
             seconds, error = result["seconds"], result["error"]
             off = "" if error is None else f"   error {error:.0e}"
             print(
-                f"batch {batch:5}  {name:31} {statistics.median(seconds):7.2f} s ({min(seconds):.2f} to {max(seconds):.2f})"
+                f"batch {batch:5}  {name:35} {statistics.median(seconds):7.2f} s ({min(seconds):.2f} to {max(seconds):.2f})"
                 f"   {statistics.median(seconds) / whole:.2f} x {peer}   + {result['peak_mb']:5.0f} MB{off}",
                 flush=True,
             )

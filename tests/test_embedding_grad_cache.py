@@ -105,14 +105,14 @@ def test_kept_graphs_change_the_work_and_not_the_gradient(keep_bytes):
     assert not torch.equal(cached(model, keep_bytes=keep_bytes)[1], reference)  # other dropout, other gradient
 
 
-def test_the_longest_texts_are_encoded_last_and_once():
-    model = Tiny()
-    loss = GradCache(model, token_budget=24)(loss_of, *SIDES)
-    longest = max(len(text) for side in SIDES for text in side)
-    chunks = len(model.calls)
-    assert max(map(len, model.calls[-1])) == longest
+def test_the_largest_chunk_is_encoded_last_and_once_and_the_others_are_replayed_from_large_to_small():
+    """So that the memory that one chunk frees has room for the next one."""
+    model, sides = Tiny(), ([[1] * 40, [2] * 30], [[3] * 30, [4] * 3])
+    loss = GradCache(model, token_budget=64)(loss_of, *sides)
+    first, model.calls = model.calls, []
     loss.backward()
-    assert len(model.calls) == 2 * chunks - 1 and model.calls.count(model.calls[chunks - 1]) == 1
+    assert [[len(text) for text in call] for call in first] == [[40], [3], [30, 30]]
+    assert [[len(text) for text in call] for call in model.calls] == [[40], [3]]
 
 
 def test_dropout_is_replayed_bit_for_bit_and_check_replay_would_tell():

@@ -11,6 +11,9 @@ all graphs behind them: its gradient reaches a text only through that text's own
 Three things make it cheaper than the paper's. Texts of all sides are sorted by length into chunks of one token budget,
 so little is padding. A text that stands in the batch twice is encoded once. The graph of the chunk that the first step
 encodes last, and as many more as fit `keep_bytes`, are kept: those chunks are not encoded twice.
+
+And the memory is that of one chunk in truth, not only by count: chunks go from large to small, so that what one has freed has
+room for the next, and freed memory is given back where it grows all the same.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from helpers.embedding.batching import plan_chunks
+from helpers.embedding.heap import Held, give_back
 from helpers.embedding.losses import at_least_float32
 from helpers.embedding.replay import GraphBytes, Surroundings, refuse_unknown_leaves, with_gradient
 
@@ -35,7 +39,7 @@ class GradCache:
 
     encode        list of n texts -> (n, H); called with and without gradients, in the training mode that you have set
     token_budget  tokens a chunk may hold, padding included; sets the peak memory and nothing else
-    keep_bytes    memory for graphs kept from the first step, beside the one of the longest texts: that chunk is encoded last
+    keep_bytes    memory for graphs kept from the first step, beside the one of the largest chunk: that one is encoded last
                   and replayed first, and the replay needs room for one graph anyway
     unique        encode equal texts once. Turn it off where two passes over one text must differ by dropout (SimCSE)
     no_sync       what DistributedDataParallel calls `model.no_sync`: gradients then travel with the last chunk only
@@ -67,7 +71,11 @@ class GradCache:
         """
         texts, places = _distinct(sides, self.unique)
         lengths = [len(text) for text in texts]
-        chunks = [_Chunk(rows) for rows in plan_chunks(lengths, self.token_budget, self.token_budget // 32)]
+        planned = plan_chunks(lengths, self.token_budget, self.token_budget // 32)
+        chunks = [_Chunk(rows, len(rows) * lengths[rows[0]]) for rows in planned]
+        chunks.sort(
+            key=lambda chunk: -chunk.positions
+        )  # so that what a chunk frees has room for the next one's tensors
         training = torch.is_grad_enabled()
         vectors = self._represent(texts, chunks, training)  # (U, H)
         _refuse_not_finite(vectors, places)
@@ -86,15 +94,18 @@ class GradCache:
 
     def _represent(self, texts: list[Text], chunks: list[_Chunk], training: bool) -> Tensor:
         """Vectors (U, H) of all distinct texts, detached, at least float32; fills state and kept graphs of the chunks."""
-        vectors, used, per_token = None, 0, 0.0
+        vectors, used, per_position = None, 0, 0.0
         for number in (*range(1, len(chunks)), 0):
             chunk = chunks[number]
-            tokens = len(chunk.rows) * len(texts[chunk.rows[0]])
+            if number == 0 and len(chunks) > 1:
+                give_back()  # what the chunks before have freed would not fit the first graph
             chunk.state = Surroundings()
             # Several processes sync with the last chunk: DistributedDataParallel listens from that chunk's forward pass on,
             # and would take the backward passes of chunks before it for that chunk's. So it is encoded when its turn comes.
             waits = number > 0 and number == len(chunks) - 1 and self.no_sync is not nullcontext
-            try_to_keep = training and not waits and (number == 0 or used + per_token * tokens < self.keep_bytes)
+            try_to_keep = (
+                training and not waits and (number == 0 or used + per_position * chunk.positions < self.keep_bytes)
+            )
             with ExitStack() as stack:
                 if try_to_keep:
                     counter = stack.enter_context(GraphBytes())
@@ -104,7 +115,7 @@ class GradCache:
                     stack.enter_context(torch.no_grad())
                 encoded = self.encode([texts[i] for i in chunk.rows])
             if try_to_keep:
-                per_token = counter.total / max(1, tokens)
+                per_position = counter.total / max(1, chunk.positions)
                 if number == 0 or used + counter.total <= self.keep_bytes:
                     used, chunk.graph = used + counter.total, with_gradient(encoded)
             else:
@@ -123,6 +134,7 @@ class _Chunk:
     """Numbers of the texts that go through the encoder together, and what is remembered of their first pass."""
 
     rows: list[int]
+    positions: int  # tokens and padding
     state: Surroundings | None = None
     graph: Tensor | None = None
 
@@ -138,10 +150,10 @@ class _Replay:
     cache: Tensor
 
     def run(self, scale: Tensor) -> None:
-        """Send `scale` times the cached gradient through the encoder; the longest texts and other kept graphs come first."""
+        """Send `scale` times the cached gradient through the encoder; the largest chunk and other kept graphs come first."""
         if not self.chunks:
             raise RuntimeError("backward() of this loss has run already: its graphs are gone; call the cache again")
-        chunks, self.chunks = self.chunks, []
+        chunks, self.chunks, held = self.chunks, [], Held()
         for number, chunk in enumerate(chunks):
             last = number == len(chunks) - 1
             with nullcontext() if last else self.owner.no_sync():
@@ -149,6 +161,7 @@ class _Replay:
                 gradient = (self.cache[chunk.rows] * scale).to(vectors.dtype)
                 torch.autograd.backward(vectors, gradient)
             chunk.graph = vectors = None
+            held.settle()
 
     def _encoded(self, chunk: _Chunk) -> Tensor:
         with torch.enable_grad(), chunk.state.restored():
