@@ -2,12 +2,14 @@
 
     python benchmarks/retrieval.py paraKQC --max_rows 4000
     python benchmarks/retrieval.py petitions --also wikinews        a set without a train split is tested with that model
+    python benchmarks/retrieval.py petitions --also wikinews --untrained --model FOLDER     a model as it is
 
 Trains on the train split of the first set, tests on its test split (a set without splits is used whole). A tenth of the
 train queries is held back, with every train query that shares a document with them (with --statutes a fifth of the
 statutes is): on those the fusion's k and the model's weight in it (BM25 counts 1) are chosen, and with --dev they are
 tested instead of the test split, which then is not looked at: that is where settings are chosen (a fusion is then scored
-on the queries that chose it). Prints NDCG@1 and @10 and writes them to OUTPUT_DIR/<set>.json.
+on the queries that chose it). The model searches twice: with a vector for each text, and with one for each token (late
+interaction). Prints NDCG@1 and @10 and writes them to OUTPUT_DIR/<set>.json, the trained model beside them.
 
 --statutes, for law_articles: trains also on the articles of 1,655 other statutes in the shared corpus, with eight articles of
 a statute side by side in a batch (``--group_size``).
@@ -35,6 +37,7 @@ from helpers.embedding.infonce.settings import InfoNCESettings
 from helpers.embedding.infonce.trainer import train_contrastive
 from helpers.embedding.retrieval_metrics import Run, retrieval_metrics
 from helpers.embedding.scoring.fusion import reciprocal_rank_fusion
+from helpers.embedding.scoring.late_interaction import late_interaction_run
 from helpers.embedding.scoring.runs import bm25_run, dense_run, documents_of, judged_queries
 
 KNOBS = {"max_length": int, "batch_size": int, "hard_negatives": int, "epochs": int, "max_steps": int, "lr": float}
@@ -85,26 +88,32 @@ class Test:
         found = retrieval_metrics(run, self.data.qrels)
         return {name: round(found[name], 4) for name in ("ndcg@1", "ndcg@10")}
 
-    def run(self, encoder: Encoder) -> Run:
+    def runs(self, encoder: Encoder) -> dict[str, Run]:
+        """By what a text becomes."""
         sides = (partial(encoder.encode, prompt=prompt) for prompt in ("query", "document"))
-        return dense_run(self.queries, self.documents, *sides)
+        texts = self.queries, self.documents
+        return {"one vector": dense_run(*texts, *sides), "every token": late_interaction_run(encoder, *texts)}
 
     def fused(self, run: Run, k: int, weight: float) -> dict[str, float]:
         return self.score(reciprocal_rank_fusion([self.bm25, run], k, [1.0, weight]))
 
-    def best_fusion(self, encoder: Encoder) -> tuple[int, float]:
+    def best_fusions(self, encoder: Encoder) -> dict[str, tuple[int, float]]:
         """k, and the encoder's weight beside BM25's 1, with the highest NDCG@10 here; the first of equal ones."""
-        run = self.run(encoder)
-        return max(FUSIONS, key=lambda fusion: self.fused(run, *fusion)["ndcg@10"])
+        return {
+            way: max(FUSIONS, key=lambda fusion: self.fused(run, *fusion)["ndcg@10"])
+            for way, run in self.runs(encoder).items()
+        }
 
-    def measure(self, label: str, encoder: Encoder, fusion: tuple[int, float]) -> None:
+    def measure(self, label: str, encoder: Encoder, fusions: dict[str, tuple[int, float]]) -> None:
         """Adds the encoder's scores, and those of its fusion with BM25: as published, and with this k and weight."""
-        run = self.run(encoder)
-        found = {label: self.score(run), f"{label} + BM25": self.fused(run, *FUSIONS[0])}
-        found[f"{label} + BM25, k {fusion[0]}, weight {fusion[1]:g}"] = self.fused(run, *fusion)
-        self.scores |= found
-        for name, scores in found.items():
-            print(f"{self.name:14}{name:36}{scores}", flush=True)
+        for way, run in self.runs(encoder).items():
+            k, weight = fusions[way]
+            name = f"{label}, {way}"
+            found = {name: self.score(run), f"{name} + BM25": self.fused(run, *FUSIONS[0])}
+            found[f"{name} + BM25, k {k}, weight {weight:g}"] = self.fused(run, k, weight)
+            self.scores |= found
+            for name, scores in found.items():
+                print(f"{self.name:14}{name:48}{scores}", flush=True)
 
 
 def main() -> None:
@@ -113,6 +122,7 @@ def main() -> None:
     parser.add_argument("--also", nargs="*", default=[], help="further sets to test on")
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/benchmarks/retrieval"))
     parser.add_argument("--max_rows", type=int)
+    parser.add_argument("--untrained", action="store_true", help="measure the model as it is")
     parser.add_argument("--dev", action="store_true", help="test on held-back train queries")
     parser.add_argument("--statutes", action="store_true", help="for law_articles; see above")
     parser.add_argument("--layers", type=int, help="keep so many of the encoder's layers; 0: a bag of word vectors")
@@ -137,17 +147,19 @@ def main() -> None:
     encoder = settings.encoder()
     if options.layers is not None:
         encoder.model.encoder.layer = encoder.model.encoder.layer[: options.layers]
-    fusion = dev.best_fusion(encoder)
+    fusions = dev.best_fusions(encoder)
     for test in tests:
         print(f"{test.name}: {len(test.queries)} queries, {len(test.documents)} documents; BM25 {test.scores['BM25']}")
-        test.measure("base", encoder, fusion)
+        test.measure("base", encoder, fusions)
+    if options.untrained:
+        return
     start = time.perf_counter()
     history = train_contrastive(encoder, rows, settings, groups)
     print(f"{len(rows)} rows, {history.steps} steps, {time.perf_counter() - start:.0f} s")
-    fusion = dev.best_fusion(encoder)
+    encoder.save(options.output_dir / options.train / "model")
+    fusions = dev.best_fusions(encoder)
     for test in tests:
-        test.measure("trained", encoder, fusion)
-    options.output_dir.mkdir(parents=True, exist_ok=True)
+        test.measure("trained", encoder, fusions)
     told = {"rows": len(rows), "steps": history.steps, "dev": options.dev, **settings.model_dump(mode="json")}
     result = {"settings": told, "scores": {test.name: test.scores for test in tests}}
     (options.output_dir / f"{options.train}.json").write_text(json.dumps(result, ensure_ascii=False, indent=1))

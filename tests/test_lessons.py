@@ -139,6 +139,9 @@ def check_evaluation(metrics):
         assert 0 <= metrics[f"ndcg1_{name}_hansol"] <= 1 and 0 < metrics[f"ndcg10_{name}_hansol"] <= 1
     assert metrics["ndcg10_bm25_hansol"] > 0.5
     assert metrics["fusion_weight_0_gap"] < 1e-12 and 0 <= metrics["fusion_weight"] <= 1
+    assert metrics["late_ndcg10"] > metrics[f"ndcg10_{metrics['best']}_hansol"]  # a mean loses what its tokens know
+    assert metrics["late_low"] <= metrics["late_gain"] <= metrics["late_high"]
+    assert metrics["late_bm25_ndcg10"] - metrics["ndcg10_bm25_hansol"] == pytest.approx(metrics["late_gain"])
 
 
 def check_scaling(metrics):

@@ -73,16 +73,24 @@ def vector_run(
     for a vector that is not finite, by its id.
     """
     asked, bank = _finite(asked, queries, "query"), _finite(bank, documents, "document")
-    order = sorted(range(len(documents)), key=documents.__getitem__, reverse=True)
-    # The sorts below are stable: of equal scores the later id comes first, as in `ranked`.
-    keys, bank = [documents[place] for place in order], bank[order]
     run = {}
     for start in range(0, len(queries), QUERIES_AT_ONCE):
-        scores = asked[start : start + QUERIES_AT_ONCE] @ bank.T  # (up to 256, D)
-        best = np.argsort(-scores, axis=1, kind="stable")[:, :top]
-        for query, row, places in zip(queries[start : start + QUERIES_AT_ONCE], scores, best, strict=True):
-            run[query] = {keys[place]: float(row[place]) for place in places}
+        some = slice(start, start + QUERIES_AT_ONCE)
+        run |= scored_run(queries[some], documents, asked[some] @ bank.T, top)
     return run
+
+
+def scored_run(
+    queries: Sequence[str], documents: Sequence[str], scores: np.ndarray, top: int = TOP
+) -> dict[str, dict[str, float]]:
+    """The ``top`` documents of each query by scores (Q, D); of equal ones the later id comes first, as in `ranked`."""
+    order = sorted(range(len(documents)), key=documents.__getitem__, reverse=True)
+    keys, scores = [documents[place] for place in order], scores[:, order]
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :top]
+    return {
+        query: {keys[place]: float(row[place]) for place in places}
+        for query, row, places in zip(queries, scores, best, strict=True)
+    }
 
 
 def bm25_run(queries: Mapping[str, str], documents: Mapping[str, str], top: int = TOP) -> dict[str, dict[str, float]]:
