@@ -2,7 +2,9 @@
 
     python benchmarks/server.py                       # 64 clients, 1,000 requests, each answer checked; then the overhead
     python benchmarks/server.py --backend vllm --requests 200
-    python benchmarks/server.py --threads 1           # the engine, bare and served, on one core: the other is the server's
+    python benchmarks/server.py --threads 2           # threads of the engine, bare and served
+
+Without --threads the bare engine has all cores, and the served one as many as the server gives it: one less.
 
 The overhead is measured against the bare engine: the same batch object, stepped in this process, with as many answers
 (of 16 to 112 tokens) under way as the server has clients. The first token is timed with one client, who asks again at once
@@ -113,14 +115,20 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--at_once", type=int, default=16, help="clients of the overhead measurement")
-    parser.add_argument("--threads", type=int, help="of the engine; all cores where it is not said")
+    parser.add_argument("--threads", type=int, help="of the engine, bare and served")
     told = parser.parse_args()
     if told.threads:
         import torch  # after helpers, which says how torch's threads wait
 
         torch.set_num_threads(told.threads)
-    surroundings = {"OMP_NUM_THREADS": str(told.threads)} if told.threads else None
-    values = dict(backend=told.backend, tuned=False, dtype="float32", repetition_penalty=1.0, max_requests=told.clients)
+    values = dict(
+        threads=told.threads,
+        backend=told.backend,
+        tuned=False,
+        dtype="float32",
+        repetition_penalty=1.0,
+        max_requests=told.clients,
+    )
     settings = ServingSettings.load(**values)
     [served] = load_served(settings).values()
     machine = detect_machine()
@@ -137,7 +145,7 @@ def main() -> None:
     name = settings.name
     with (
         tempfile.TemporaryDirectory() as folder,
-        model_server(Path(folder) / "log", environment=surroundings, **values) as server,
+        model_server(Path(folder) / "log", **values) as server,
     ):
         asked = [TEXTS[number % len(TEXTS)] for number in range(told.requests)]
         load = asyncio.run(put_load(server.url, name, asked, told.clients, told.tokens, raw=True))

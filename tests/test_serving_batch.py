@@ -7,6 +7,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import MistralConfig, MistralForCausalLM
 
+from helpers.serving import worker
 from helpers.serving.jobs import Job, Sampling
 from helpers.serving.sampling import Sampler, draw_all
 from helpers.serving.transformers_batch import TransformersBatch
@@ -208,3 +209,18 @@ def test_only_rows_that_ask_for_more_are_drawn_one_by_one():
     asked = [sampler(), sampler(presence_penalty=1.4), sampler(temperature=5.0, seed=3)]
     rows = [draw_all(LOGITS.repeat(3, 1), asked) for _ in range(40)]
     assert [row[:2] for row in rows[:4]] == [[0, 0], [0, 1], [0, 0], [0, 0]] and len({row[2] for row in rows}) == 4
+
+
+@pytest.mark.parametrize(
+    "asked, told, cores, expected",
+    [(None, None, 8, [7]), (None, None, 1, [1]), (3, None, 8, [3]), (None, "2", 8, []), (3, "2", 8, [3])],
+)
+def test_the_engine_leaves_a_core_to_the_server(monkeypatch, asked, told, cores, expected):
+    set_to = []
+    monkeypatch.setattr(torch, "set_num_threads", set_to.append)
+    monkeypatch.setattr("helpers.course.machine.usable_cores", lambda: cores)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if told:
+        monkeypatch.setenv("OMP_NUM_THREADS", told)
+    worker._use_threads(asked)
+    assert set_to == expected

@@ -26,6 +26,9 @@ class ServingSettings(LessonSettings):
     template: Literal["seed", "chat"] = Field("seed", description="the base model's prompt; adapters bring their own")
     backend: Literal["transformers", "vllm"] = Field("transformers", description="which engine generates")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="of the weights")
+    threads: int | None = Field(
+        None, ge=1, description="of the transformers engine on a CPU; null: all cores but one, which is the server's"
+    )
     host: str = Field("127.0.0.1", description="the address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="0: any free one")
     batch_size: int = Field(16, ge=1, le=1024, description="answers that are generated at once")

@@ -15,7 +15,11 @@ READY = "ready"
 
 def main(pipe: Connection, settings: ServingSettings, context: int) -> None:
     """What the engine process runs. It ends when the server closes the pipe, or is gone."""
-    batch = vllm_batch(settings, context) if settings.backend == "vllm" else transformers_batch(settings)
+    if settings.backend == "vllm":
+        batch = vllm_batch(settings, context)
+    else:
+        _use_threads(settings.threads)
+        batch = transformers_batch(settings)
     try:
         pipe.send(READY)
         work(pipe, batch)
@@ -41,6 +45,19 @@ def work(pipe: Connection, batch: Batch) -> None:
         tokens = batch.step()
         if tokens:
             pipe.send(tokens)
+
+
+def _use_threads(threads: int | None) -> None:
+    """So many threads of torch's; None: what OMP_NUM_THREADS says, else a core less than there are.
+
+    The threads of one product wait for each other: one that loses its core to HTTP for a moment holds up all of them.
+    """
+    import torch
+
+    from helpers.course.machine import usable_cores
+
+    if threads or "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(threads or max(1, usable_cores() - 1))
 
 
 def transformers_batch(settings: ServingSettings) -> Batch:
