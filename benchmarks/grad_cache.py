@@ -12,9 +12,8 @@ has a process of its own with one thread, and they take their steps in turn. Tim
 on the machine hardly moves; peak memory is the largest resident set of all steps less what was resident before the first. The
 floor is what nobody can go below who encodes twice: one pass without a graph, one forward and backward pass, over as many
 tokens in full chunks without padding (each text is cut, or repeated, to the mean length of its chunk); its ratio is the share
-of what can be reached that the course reaches.
-`error` is the norm of the gradient's difference to one graph over the whole batch, dropout
-off, for batches up to --error.
+of what can be reached that the course reaches. `error` is the norm of the gradient's difference to one graph over the whole
+batch, dropout off, for batches up to --error.
 """
 
 import argparse

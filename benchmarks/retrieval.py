@@ -2,14 +2,15 @@
 
     python benchmarks/retrieval.py paraKQC --max_rows 4000
     python benchmarks/retrieval.py petitions --also wikinews        a set without a train split is tested with that model
-    python benchmarks/retrieval.py petitions --also wikinews --untrained --model FOLDER     a model as it is
+    python benchmarks/retrieval.py petitions --also wikinews --max_length 384 --untrained --model FOLDER
 
 Trains on the train split of the first set, tests on its test split (a set without splits is used whole). A tenth of the
 train queries is held back, with every train query that shares a document with them (with --statutes a fifth of the
 statutes is): on those the fusion's k and the model's weight in it (BM25 counts 1) are chosen, and with --dev they are
 tested instead of the test split, which then is not looked at: that is where settings are chosen (a fusion is then scored
 on the queries that chose it). The model searches twice: with a vector for each text, and with one for each token (late
-interaction). Prints NDCG@1 and @10 and writes them to OUTPUT_DIR/<set>.json, the trained model beside them.
+interaction). Prints NDCG@1 and @10 and writes them to OUTPUT_DIR/<set>.json, the trained model beside them; with
+--untrained it measures the model as it is, and writes nothing.
 
 --statutes, for law_articles: trains also on the articles of 1,655 other statutes in the shared corpus, with eight articles of
 a statute side by side in a batch (``--group_size``).

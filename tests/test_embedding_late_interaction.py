@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from helpers.course.errors import InputError
-from helpers.embedding.encoder import Encoder
-from helpers.embedding.scoring import late_interaction as module
+from helpers.embedding.encoder import TOKEN_BUDGET, Encoder
 from helpers.embedding.scoring.late_interaction import late_interaction, late_interaction_run
 from helpers.embedding.scoring.runs import scored_run
 
@@ -45,7 +44,7 @@ def by_definition(encoder, query, document):
 @pytest.mark.parametrize("budget", [1, 40, 2_048])  # a text at a time, a few, all
 @torch.no_grad()
 def test_scores_are_those_of_the_definition(monkeypatch, encoder, budget):
-    monkeypatch.setitem(module.TOKEN_BUDGET, "cpu", budget)
+    monkeypatch.setitem(TOKEN_BUDGET, "cpu", budget)
     scores = late_interaction(encoder.train(), QUERIES, DOCUMENTS, "query", "document")
     assert encoder.training  # as it was
     encoder.eval()

@@ -189,12 +189,15 @@ class Encoder(nn.Module):
         Lists of like length go through the model together, so that little is spent on padding; the vectors are those
         of one padded batch up to rounding (dropout draws differ, as they do between any two passes).
         """
-        lengths = [len(ids) for ids in tokens]
-        budget = token_budget or TOKEN_BUDGET[self.device.type]
-        batches = plan_chunks(lengths, max([budget, *lengths]))  # a longer text goes through as well
+        batches = self.chunks(tokens, token_budget)
         vectors = torch.cat([self(*self.pad([tokens[i] for i in batch])) for batch in batches])
         order = torch.tensor([i for batch in batches for i in batch], device=vectors.device)
         return vectors[order.argsort()]
+
+    def chunks(self, tokens: Sequence[Sequence[int]], token_budget: int | None = None) -> list[list[int]]:
+        """Numbers of the token lists, longest first, that go through the model together; a longer one goes alone."""
+        lengths = [len(ids) for ids in tokens]
+        return plan_chunks(lengths, max([token_budget or TOKEN_BUDGET[self.device.type], *lengths]))
 
     @torch.inference_mode()
     def encode(

@@ -12,8 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from helpers.course.errors import InputError
-from helpers.embedding.batching import plan_chunks
-from helpers.embedding.encoder import TOKEN_BUDGET, Encoder
+from helpers.embedding.encoder import Encoder
 from helpers.embedding.losses import at_least_float32
 from helpers.embedding.scoring.runs import TOP, scored_run
 
@@ -53,9 +52,9 @@ def late_interaction(
     encoder.eval()
     try:
         asked, told = encoder.tokenize(queries, query_prompt), encoder.tokenize(documents, document_prompt)
-        read = [(rows, *_token_vectors(encoder, asked, rows)) for rows in _chunks(encoder, asked)]
+        read = [(rows, *_token_vectors(encoder, asked, rows)) for rows in encoder.chunks(asked)]
         scores = torch.empty(len(queries), len(documents), device=encoder.device)
-        for columns in _chunks(encoder, told):
+        for columns in encoder.chunks(told):
             theirs, real = _token_vectors(encoder, told, columns)  # (D, M, H), (D, M)
             for rows, vectors, weights in read:  # (Q, L, H), (Q, L)
                 cosines = torch.einsum("qlh,dmh->qldm", vectors, theirs)
@@ -65,11 +64,6 @@ def late_interaction(
     finally:
         encoder.train(was_training)
     return scores
-
-
-def _chunks(encoder: Encoder, tokens: Sequence[Sequence[int]]) -> list[list[int]]:
-    lengths = [len(ids) for ids in tokens]
-    return plan_chunks(lengths, max([TOKEN_BUDGET[encoder.device.type], *lengths]))
 
 
 def _token_vectors(encoder: Encoder, tokens: Sequence[Sequence[int]], rows: Sequence[int]) -> tuple[Tensor, Tensor]:
