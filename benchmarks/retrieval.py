@@ -6,11 +6,11 @@
 
 Trains on the train split of the first set, tests on its test split (a set without splits is used whole). A tenth of the
 train queries is held back, with every train query that shares a document with them (with --statutes a fifth of the
-statutes is): on those the fusion's k and the model's weight in it (BM25 counts 1) are chosen, and with --dev they are
-tested instead of the test split, which then is not looked at: that is where settings are chosen (a fusion is then scored
-on the queries that chose it). The model searches twice: with a vector for each text, and with one for each token (late
-interaction). Prints NDCG@1 and @10 and writes them to OUTPUT_DIR/<set>.json, the trained model beside them; with
---untrained it measures the model as it is, and writes nothing.
+statutes is): on those the fusion (by ranks or by scores) and the model's weight in it (BM25 counts 1) are chosen, and with
+--dev they are tested instead of the test split, which then is not looked at: that is where settings are chosen (a fusion is
+then scored on the queries that chose it). The model searches twice: with a vector for each text, and with one for each
+token (late interaction). Prints NDCG@1 and @10 and writes them to OUTPUT_DIR/<set>.json, the trained model beside them;
+with --untrained it measures the model as it is, and writes nothing.
 
 --statutes, for law_articles: trains also on the articles of 1,655 other statutes in the shared corpus, with eight articles of
 a statute side by side in a batch (``--group_size``).
@@ -20,7 +20,7 @@ import argparse
 import json
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -37,13 +37,19 @@ from helpers.embedding.encoder import Encoder
 from helpers.embedding.infonce.settings import InfoNCESettings
 from helpers.embedding.infonce.trainer import train_contrastive
 from helpers.embedding.retrieval_metrics import Run, retrieval_metrics
-from helpers.embedding.scoring.fusion import reciprocal_rank_fusion
+from helpers.embedding.scoring.fusion import reciprocal_rank_fusion, score_fusion
 from helpers.embedding.scoring.late_interaction import late_interaction_run
 from helpers.embedding.scoring.runs import bm25_run, dense_run, documents_of, judged_queries
 
 KNOBS = {"max_length": int, "batch_size": int, "hard_negatives": int, "epochs": int, "max_steps": int, "lr": float}
 KNOBS |= {"group_size": int, "embedding_lr": float, "loss_temperature": float, "seed": int, "model": str}
-FUSIONS = [(k, weight) for k in (60, 10, 2) for weight in (1.0, 0.5, 0.3, 0.2, 0.1, 0.05)]
+WEIGHTS = (1.0, 0.7, 0.5, 0.3, 0.2, 0.1, 0.05)
+FUSIONS: dict[str, Callable[[list[Run]], Run]] = {
+    f"by ranks, k {k}, weight {weight:g}": partial(reciprocal_rank_fusion, k=k, weights=[1.0, weight])
+    for k in (60, 10, 2)
+    for weight in WEIGHTS
+} | {f"by scores, weight {weight:g}": partial(score_fusion, weights=[1.0, weight]) for weight in WEIGHTS}
+ALIKE = ("by ranks, k 60, weight 1", "by scores, weight 1")
 
 
 def only(data: RetrievalSet, queries: list[str]) -> RetrievalSet:
@@ -95,26 +101,25 @@ class Test:
         texts = self.queries, self.documents
         return {"one vector": dense_run(*texts, *sides), "every token": late_interaction_run(encoder, *texts)}
 
-    def fused(self, run: Run, k: int, weight: float) -> dict[str, float]:
-        return self.score(reciprocal_rank_fusion([self.bm25, run], k, [1.0, weight]))
+    def fused(self, run: Run, fusion: str) -> dict[str, float]:
+        return self.score(FUSIONS[fusion]([self.bm25, run]))
 
-    def best_fusions(self, encoder: Encoder) -> dict[str, tuple[int, float]]:
-        """k, and the encoder's weight beside BM25's 1, with the highest NDCG@10 here; the first of equal ones."""
+    def best_fusions(self, encoder: Encoder) -> dict[str, str]:
+        """For each way to search, the fusion with the highest NDCG@10 here; the first of equal ones."""
         return {
-            way: max(FUSIONS, key=lambda fusion: self.fused(run, *fusion)["ndcg@10"])
+            way: max(FUSIONS, key=lambda fusion: self.fused(run, fusion)["ndcg@10"])
             for way, run in self.runs(encoder).items()
         }
 
-    def measure(self, label: str, encoder: Encoder, fusions: dict[str, tuple[int, float]]) -> None:
-        """Adds the encoder's scores, and those of its fusion with BM25: as published, and with this k and weight."""
+    def measure(self, label: str, encoder: Encoder, fusions: dict[str, str]) -> None:
+        """Adds the encoder's scores, and those of its fusions with BM25: both alike, and the one that was chosen."""
         for way, run in self.runs(encoder).items():
-            k, weight = fusions[way]
             name = f"{label}, {way}"
-            found = {name: self.score(run), f"{name} + BM25": self.fused(run, *FUSIONS[0])}
-            found[f"{name} + BM25, k {k}, weight {weight:g}"] = self.fused(run, k, weight)
+            found = {name: self.score(run)}
+            found |= {f"{name} + BM25, {fusion}": self.fused(run, fusion) for fusion in (*ALIKE, fusions[way])}
             self.scores |= found
             for name, scores in found.items():
-                print(f"{self.name:14}{name:48}{scores}", flush=True)
+                print(f"{self.name:14}{name:64}{scores}", flush=True)
 
 
 def main() -> None:

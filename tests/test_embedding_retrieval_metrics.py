@@ -1,4 +1,4 @@
-"""Retrieval metrics and rank fusion: by arithmetic, against ranx and against pytrec_eval."""
+"""Retrieval metrics and fusion: by arithmetic, against ranx and against pytrec_eval."""
 
 import math
 import random
@@ -8,7 +8,7 @@ import pytest
 
 from helpers.course.errors import InputError
 from helpers.embedding.retrieval_metrics import metrics_by_query, ranked, retrieval_metrics
-from helpers.embedding.scoring.fusion import reciprocal_rank_fusion
+from helpers.embedding.scoring.fusion import reciprocal_rank_fusion, score_fusion
 from helpers.embedding.scoring.runs import bm25_run, vector_run
 
 
@@ -122,6 +122,27 @@ def test_a_weight_counts_a_run_so_many_times():
     assert all(ranked(alone[query], 3) == ranked(run, 3) for query, run in first.items())
 
 
+def test_scores_are_fused_as_by_ranx_and_by_hand(ranx):
+    first, second = drawn(3)[0], drawn(4)[0]
+    second = {query: second[query] for query in first}
+    runs = [ranx.Run(first), ranx.Run(second)]
+    theirs = ranx.fuse(runs, norm="min-max", method="wsum", params={"weights": (0.7, 0.3)}).to_dict()
+    for query, scores in score_fusion([first, second], [0.7, 0.3]).items():
+        assert scores == pytest.approx(dict(theirs[query]), abs=1e-9)
+    words, vectors = {"q": {"a": 30.0, "b": 20.0, "c": 10.0}}, {"q": {"b": 0.9, "d": 0.8}}
+    assert score_fusion([words, vectors], [1, 2]) == {"q": {"a": 1.0, "b": 0.5 + 2.0, "c": 0.0, "d": 0.0}}
+    assert score_fusion([{"q": {"a": 2.0, "b": 2.0}, "p": {}}]) == {"q": {"a": 1.0, "b": 1.0}, "p": {}}
+
+
+@pytest.mark.parametrize(("factor", "shift"), [(0.01, 0), (30, -5), (1, 100)])
+def test_the_scale_of_a_search_changes_no_fused_score(factor, shift):
+    first, second = drawn(3)[0], drawn(4)[0]
+    second = {query: second[query] for query in first}
+    moved = {query: {key: factor * score + shift for key, score in scores.items()} for query, scores in second.items()}
+    for query, scores in score_fusion([first, second]).items():
+        assert score_fusion([first, moved])[query] == pytest.approx(scores, abs=1e-6)
+
+
 @pytest.mark.parametrize(
     ("run", "qrels", "ks", "said"),
     [
@@ -150,6 +171,8 @@ def test_fusion_refuses_runs_of_other_queries():
     for weights in ([1.0], [1.0, -1.0], [0.0, 0.0], [1.0, float("nan")], [1.0, math.inf]):
         with pytest.raises(InputError, match="weights"):
             reciprocal_rank_fusion([{"q": {"a": 1.0}}, {"q": {"b": 1.0}}], weights=weights)
+        with pytest.raises(InputError, match="weights"):
+            score_fusion([{"q": {"a": 1.0}}, {"q": {"b": 1.0}}], weights)
 
 
 def test_documents_of_one_vector_or_text_are_cut_off_as_they_would_be_ranked():

@@ -140,8 +140,9 @@ def check_evaluation(metrics):
     assert metrics["ndcg10_bm25_hansol"] > 0.5
     assert metrics["fusion_weight_0_gap"] < 1e-12 and 0 <= metrics["fusion_weight"] <= 1
     assert metrics["late_ndcg10"] > metrics[f"ndcg10_{metrics['best']}_hansol"]  # a mean loses what its tokens know
-    assert metrics["late_low"] <= metrics["late_gain"] <= metrics["late_high"]
-    assert metrics["late_bm25_ndcg10"] - metrics["ndcg10_bm25_hansol"] == pytest.approx(metrics["late_gain"])
+    for kind in ("late_ranks", "late_scores"):
+        assert metrics[f"{kind}_low"] <= metrics[f"{kind}_gain"] <= metrics[f"{kind}_high"]
+        assert metrics[f"{kind}_ndcg10"] - metrics["ndcg10_bm25_hansol"] == pytest.approx(metrics[f"{kind}_gain"])
 
 
 def check_scaling(metrics):
@@ -176,6 +177,10 @@ def stored_infonce(metrics):
     )
 
 
+def stored_evaluation(metrics):
+    assert metrics["late_scores_low"] > 0 and metrics["late_scores_ndcg10"] > metrics["late_ranks_ndcg10"]
+
+
 def stored_export(metrics):
     assert (
         metrics["difference_merged_16bit"] < 0.1 and metrics["difference_vllm"] < 0.1 < 5 < metrics["base_difference"]
@@ -188,6 +193,7 @@ def stored_zero_shot(metrics):
 
 STORED = {
     "03_infonce_gradient_cache": stored_infonce,
+    "05_embedding_evaluation": stored_evaluation,
     "07_instruction_lora_unsloth": stored_tuning,
     "08_preference_dpo": stored_preferences,
     "09_export_and_vllm": stored_export,

@@ -1,8 +1,8 @@
-"""Several rankings made into one without looking at their scores, which live on different scales."""
+"""Several searches made into one: by their ranks, or by their scores once these live on one scale."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import inf
 
 from helpers.course.errors import InputError
@@ -23,8 +23,33 @@ def reciprocal_rank_fusion(
     another should weigh less; choose how much on queries that are not tested. Raises InputError where there is nothing
     to fuse, the runs answer different queries, or there is not one weight a run.
     """
-    if not runs or k < 0:
-        raise InputError("fusion takes at least one run, and k from 0 up", given=f"{len(runs)} runs, k = {k}")
+    if k < 0:
+        raise InputError("fusion takes k from 0 up", given=f"k = {k}")
+    return _fused(runs, weights, lambda scores: {key: 1 / (k + n) for n, key in enumerate(ranked(scores), 1)})
+
+
+def score_fusion(runs: Sequence[Run], weights: Sequence[float] | None = None) -> dict[str, dict[str, float]]:
+    """A run whose scores are the sum over ``runs`` of weight * score, each run's scores brought to 0 to 1 for each query.
+
+    Unlike ranks, scores say how much better the first document is than the second. The best document of a query becomes
+    1 and the last that the run holds 0 (min-max; where all are equal, 1), and one that it does not hold gets 0: Bruch,
+    Gai and Ingber, ACM TOIS 2023, arXiv 2210.11934, whose convex combination this is but for the scale. Depth, weights
+    and what is raised: as in :func:`reciprocal_rank_fusion`.
+    """
+    return _fused(runs, weights, _from_0_to_1)
+
+
+def _from_0_to_1(scores: Mapping[str, float]) -> dict[str, float]:
+    low, high = min(scores.values(), default=0.0), max(scores.values(), default=0.0)
+    return {key: (score - low) / (high - low) if high > low else 1.0 for key, score in scores.items()}
+
+
+def _fused(
+    runs: Sequence[Run], weights: Sequence[float] | None, says: Callable[[Mapping[str, float]], Mapping[str, float]]
+) -> dict[str, dict[str, float]]:
+    """``says``: what a run's scores for one query give each of its documents."""
+    if not runs:
+        raise InputError("fusion takes at least one run", given="0 runs")
     weights = [1.0] * len(runs) if weights is None else list(weights)
     if len(weights) != len(runs) or not all(0 <= weight < inf for weight in weights) or not any(weights):
         allowed = "one finite number from 0 up for each run, not all of them 0"
@@ -35,12 +60,9 @@ def reciprocal_rank_fusion(
             raise InputError(
                 "the runs answer different queries", place=f"run {number}", given=f"only in one of them: {odd[:5]}"
             )
-    return {query: _fused([ranked(run[query]) for run in runs], k, weights) for query in runs[0]}
-
-
-def _fused(rankings: Sequence[Sequence[str]], k: int, weights: Sequence[float]) -> dict[str, float]:
-    scores: dict[str, float] = {}
-    for documents, weight in zip(rankings, weights, strict=True):
-        for rank, document in enumerate(documents, 1):
-            scores[document] = scores.get(document, 0.0) + weight / (k + rank)
-    return scores
+    fused: dict[str, dict[str, float]] = {query: {} for query in runs[0]}
+    for run, weight in zip(runs, weights, strict=True):
+        for query, scores in fused.items():
+            for document, share in says(run[query]).items():
+                scores[document] = scores.get(document, 0.0) + weight * share
+    return fused
