@@ -108,6 +108,7 @@ def test_fusion_is_ranx_and_arithmetic(ranx):
         assert scores == pytest.approx(dict(theirs[query]), abs=1e-12)
     small = reciprocal_rank_fusion([{"q": {"a": 9.0, "b": 8.0}}, {"q": {"b": 0.1}}], k=60)
     assert small == {"q": {"a": 1 / 61, "b": 1 / 62 + 1 / 61}}
+    assert reciprocal_rank_fusion([{"q": {"a": 9.0, "b": 8.0}}], k=0) == {"q": {"a": 1.0, "b": 0.5}}
 
 
 def test_a_weight_counts_a_run_so_many_times():

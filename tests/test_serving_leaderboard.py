@@ -87,6 +87,13 @@ def test_tables(board):
     assert side_by_side(rows, "작은 모델", "BM25", "spearman").empty
 
 
+def test_settings_are_shown_as_they_were_written():
+    row = Row("m", "d", "measured", {"ndcg@10": 0.5}, settings={"prompts": ["검색: ", 1], "top": None})
+    assert rows_table([row])["settings"].tolist() == ['{"prompts": ["검색: ", 1]}']
+    assert list(rows_table([row]).columns[2:5]) == ["kind", "ndcg@10", "split"]
+    assert facts_table({"m": row})["m"].to_dict() == {"kind": "measured", "settings.prompts": '["검색: ", 1]'}
+
+
 def test_the_newest_measurement_counts():
     rows = [
         Row("m", "d", "measured", {"ndcg@10": v}, date=f"2026-01-0{day}", seed=day)
