@@ -65,9 +65,11 @@ def transformers_batch(settings: ServingSettings) -> Batch:
     from helpers.instruct.adapters import with_adapters
     from helpers.instruct.models import load_language_model
     from helpers.instruct.prompts import Prompt
+    from helpers.serving.grouped_attention import group_heads
     from helpers.serving.transformers_batch import TransformersBatch
 
     tokenizer, model = load_language_model(settings.model, settings.dtype)
+    group_heads(model)
     pad_id = Prompt.for_tokenizer(tokenizer, settings.template).pad_id
     own = {name: f"a{number}" for number, name in enumerate(settings.adapters)}  # peft takes no dot in a name
     model = with_adapters(model, {own[name]: folder for name, folder in settings.adapters.items()})
