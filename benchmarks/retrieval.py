@@ -8,9 +8,10 @@ Trains on the train split of the first set, tests on its test split (a set witho
 train queries is held back, with every train query that shares a document with them (with --statutes a fifth of the
 statutes is): on those the fusion (by ranks or by scores) and the model's weight in it (BM25 counts 1) are chosen, and with
 --dev they are tested instead of the test split, which then is not looked at: that is where settings are chosen (a fusion is
-then scored on the queries that chose it). The model searches twice: with a vector for each text, and with one for each
-token (late interaction). Prints NDCG@1 and @10 and writes them to OUTPUT_DIR/<set>.json, the trained model beside them;
-with --untrained it measures the model as it is, and writes nothing.
+then scored on the queries that chose it). The model searches with a vector for each text, with one for each token (late
+interaction), and with both, whose scores are added; which of them to fuse with BM25, the held-back queries say too. Prints
+NDCG@1 and @10 and writes them to OUTPUT_DIR/<set>.json, the trained model beside them; with --untrained it measures the
+model as it is, and writes nothing.
 
 --statutes, for law_articles: trains also on the articles of 1,655 other statutes in the shared corpus, with eight articles of
 a statute side by side in a batch (``--group_size``).
@@ -44,11 +45,12 @@ from helpers.embedding.scoring.runs import bm25_run, dense_run, documents_of, ju
 KNOBS = {"max_length": int, "batch_size": int, "hard_negatives": int, "epochs": int, "max_steps": int, "lr": float}
 KNOBS |= {"group_size": int, "embedding_lr": float, "loss_temperature": float, "seed": int, "model": str}
 WEIGHTS = (1.0, 0.7, 0.5, 0.3, 0.2, 0.1, 0.05)
-FUSIONS: dict[str, Callable[[list[Run]], Run]] = {
-    f"by ranks, k {k}, weight {weight:g}": partial(reciprocal_rank_fusion, k=k, weights=[1.0, weight])
+FUSIONS: dict[str, tuple[Callable[..., Run], float]] = {
+    f"by ranks, k {k}, weight {weight:g}": (partial(reciprocal_rank_fusion, k=k), weight)
     for k in (60, 10, 2)
     for weight in WEIGHTS
-} | {f"by scores, weight {weight:g}": partial(score_fusion, weights=[1.0, weight]) for weight in WEIGHTS}
+} | {f"by scores, weight {weight:g}": (score_fusion, weight) for weight in WEIGHTS}
+"""How runs become one, and what each run of the model counts in it."""
 ALIKE = ("by ranks, k 60, weight 1", "by scores, weight 1")
 
 
@@ -95,28 +97,33 @@ class Test:
         found = retrieval_metrics(run, self.data.qrels)
         return {name: round(found[name], 4) for name in ("ndcg@1", "ndcg@10")}
 
-    def runs(self, encoder: Encoder) -> dict[str, Run]:
+    def runs(self, encoder: Encoder) -> dict[str, list[Run]]:
         """By what a text becomes."""
         sides = (partial(encoder.encode, prompt=prompt) for prompt in ("query", "document"))
         texts = self.queries, self.documents
-        return {"one vector": dense_run(*texts, *sides), "every token": late_interaction_run(encoder, *texts)}
+        one, tokens = dense_run(*texts, *sides), late_interaction_run(encoder, *texts)
+        return {"one vector": [one], "every token": [tokens], "both": [one, tokens]}
 
-    def fused(self, run: Run, fusion: str) -> dict[str, float]:
-        return self.score(FUSIONS[fusion]([self.bm25, run]))
+    def fused(self, runs: list[Run], fusion: str) -> dict[str, float]:
+        """Scores of BM25's run and the model's, fused."""
+        fuse, weight = FUSIONS[fusion]
+        return self.score(fuse([self.bm25, *runs], weights=[1.0] + [weight] * len(runs)))
 
     def best_fusions(self, encoder: Encoder) -> dict[str, str]:
         """For each way to search, the fusion with the highest NDCG@10 here; the first of equal ones."""
-        return {
-            way: max(FUSIONS, key=lambda fusion: self.fused(run, fusion)["ndcg@10"])
-            for way, run in self.runs(encoder).items()
-        }
+        best = {}
+        for way, runs in self.runs(encoder).items():
+            found = {fusion: self.fused(runs, fusion)["ndcg@10"] for fusion in FUSIONS}
+            best[way] = max(found, key=lambda fusion: found[fusion])
+            print(f"{self.name}, held back, {way} + BM25, {best[way]}: NDCG@10 {found[best[way]]}", flush=True)
+        return best
 
     def measure(self, label: str, encoder: Encoder, fusions: dict[str, str]) -> None:
         """Adds the encoder's scores, and those of its fusions with BM25: both alike, and the one that was chosen."""
-        for way, run in self.runs(encoder).items():
+        for way, runs in self.runs(encoder).items():
             name = f"{label}, {way}"
-            found = {name: self.score(run)}
-            found |= {f"{name} + BM25, {fusion}": self.fused(run, fusion) for fusion in (*ALIKE, fusions[way])}
+            found = {name: self.score(score_fusion(runs))}
+            found |= {f"{name} + BM25, {fusion}": self.fused(runs, fusion) for fusion in (*ALIKE, fusions[way])}
             self.scores |= found
             for name, scores in found.items():
                 print(f"{self.name:14}{name:64}{scores}", flush=True)

@@ -179,6 +179,7 @@ def stored_infonce(metrics):
 
 def stored_evaluation(metrics):
     assert metrics["late_scores_low"] > 0 and metrics["late_scores_ndcg10"] > metrics["late_ranks_ndcg10"]
+    assert metrics["one_scores_ndcg10"] < metrics["both_scores_ndcg10"] < metrics["late_scores_ndcg10"]
 
 
 def stored_export(metrics):
