@@ -54,12 +54,16 @@ def test_keys_and_values_are_not_repeated(monkeypatch):
     assert set(seen) == {(8, 2, 2)}
 
 
-def test_a_prompt_without_padding_is_causal():
+@torch.inference_mode()
+def test_without_padding_a_prompt_is_causal_and_a_further_token_sees_all():
+    """No padding, no mask: torch is then told what may be seen."""
     model, ids = small(), torch.arange(1, 13).view(2, 6)
+    theirs = model(input_ids=ids).logits
     grouped.group_heads(model)
-    with torch.inference_mode():
-        whole, begun = model(input_ids=ids).logits, model(input_ids=ids[:, :4]).logits
-    assert torch.allclose(whole[:, :4], begun, atol=1e-5)
+    cache = DynamicCache()
+    begun = model(input_ids=ids[:, :5], past_key_values=cache, use_cache=True).logits
+    further = model(input_ids=ids[:, 5:], past_key_values=cache, use_cache=True).logits
+    assert torch.allclose(torch.cat([begun, further], 1), theirs, atol=1e-5)
 
 
 def test_another_attention_stays():
