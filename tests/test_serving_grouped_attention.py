@@ -2,6 +2,7 @@
 
 import torch
 from transformers import DynamicCache, MistralConfig, MistralForCausalLM
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from helpers.serving import grouped_attention as grouped
 from helpers.serving.settings import ServingSettings
@@ -64,6 +65,16 @@ def test_without_padding_a_prompt_is_causal_and_a_further_token_sees_all():
     begun = model(input_ids=ids[:, :5], past_key_values=cache, use_cache=True).logits
     further = model(input_ids=ids[:, 5:], past_key_values=cache, use_cache=True).logits
     assert torch.allclose(torch.cat([begun, further], 1), theirs, atol=1e-5)
+
+
+def test_biases_for_positions_are_left_to_transformers():
+    q, bias = torch.randn(2, 8, 5, 16), torch.randn(1, 8, 5, 5)
+    k, v = torch.randn(2, 2, 2, 5, 16)
+    layer, mask = small().model.layers[0].self_attn, torch.ones(2, 1, 5, 5, dtype=torch.bool).tril()
+    told = dict(dropout=0.0, scaling=0.25)
+    biased = grouped.grouped_attention(layer, q, k, v, mask, position_bias=bias, **told)[0]
+    assert torch.equal(biased, sdpa_attention_forward(layer, q, k, v, mask, position_bias=bias, **told)[0])
+    assert not torch.allclose(biased, grouped.grouped_attention(layer, q, k, v, mask, **told)[0])
 
 
 def test_another_attention_stays():
