@@ -579,6 +579,14 @@ def test_ctrl_c_while_the_model_loads_is_an_orderly_end(tmp_path):
     assert "Traceback" not in (tmp_path / "log").read_text()
 
 
+def test_ctrl_c_while_the_engines_process_is_started_is_heard(monkeypatch):
+    """Its child is to be deaf to it, the server is not: what comes just then is heard as soon as the child is there."""
+    monkeypatch.setattr("multiprocessing.process.BaseProcess.start", lambda _: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        EngineProcess(ServingSettings.load(tuned=False), 1024, lambda: None)
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
 def test_a_model_that_cannot_be_loaded_ends_the_start(tmp_path):
     (tmp_path / "model").mkdir()
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):

@@ -9,6 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
+from multiprocessing import resource_tracker
 
 from helpers.serving import worker
 from helpers.serving.jobs import Job, Refused, Tokens
@@ -39,11 +40,13 @@ class EngineProcess:
         self._pipe, theirs = methods.Pipe()
         self.process = methods.Process(target=worker.main, args=(theirs, settings, context), daemon=True)
         # Ctrl-C reaches the whole group, and so does what systemd sends to stop a service; the server decides what ends
-        # when, so its child is to inherit deaf ears.
-        handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-        self.process.start()
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+        # when, so its child inherits deaf ears. Blocked, not ignored: what comes in between is heard right after.
+        resource_tracker.ensure_running()  # `start` would, and unblock both
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+        try:
+            self.process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()  # or the pipe would not end with the process
         self._loop = asyncio.get_running_loop()
         self._answers: dict[int, asyncio.Queue] = {}  # of the jobs under way
