@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from queue import SimpleQueue
 from urllib.parse import urlsplit
 
 import openai
@@ -183,7 +182,8 @@ def test_every_prompt_of_a_list_counts(server):
 def test_who_leaves_calls_off_every_job_that_is_not_done():
     """The engine's side of it: a job that is done, or was stopped alone, is not called off again."""
     engine = EngineProcess.__new__(EngineProcess)  # without the process
-    engine.alive, engine._answers, engine._outbox = True, {}, SimpleQueue()
+    sent = []
+    engine.alive, engine._answers, engine._send = True, {}, sent.append
     jobs = [Job(number, (4,), 9, ()) for number in range(4)]
 
     async def leave():
@@ -195,7 +195,7 @@ def test_who_leaves_calls_off_every_job_that_is_not_done():
             engine.stop(jobs[2])
 
     asyncio.run(leave())
-    assert [engine._outbox.get() for _ in range(engine._outbox.qsize())] == [*jobs, 2, 0, 3] and not engine._answers
+    assert sent == [*jobs, 2, 0, 3] and not engine._answers
 
 
 def test_an_adapter_is_a_model_name(server):

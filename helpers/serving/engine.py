@@ -3,9 +3,8 @@
 import asyncio
 import logging
 import multiprocessing
-import queue
 import signal
-import threading
+import socket
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -14,6 +13,7 @@ from multiprocessing import resource_tracker
 from helpers.serving import worker
 from helpers.serving.jobs import Job, Refused, Tokens
 from helpers.serving.settings import ServingSettings
+from helpers.serving.wire import packed, received
 
 log = logging.getLogger("uvicorn.error")
 WINDOW = 600
@@ -33,11 +33,11 @@ class EngineRefused(ValueError):
 
 
 class EngineProcess:
-    """One process with one engine. All methods belong to the event loop's thread; two threads do the pipe's waiting."""
+    """One process with one engine. It belongs to the event loop in which it was made."""
 
     def __init__(self, settings: ServingSettings, context: int, on_death: Callable[[], None]) -> None:
         methods = multiprocessing.get_context("spawn")  # a fork would inherit threads and sockets of the server
-        self._pipe, theirs = methods.Pipe()
+        ours, theirs = socket.socketpair()
         self.process = methods.Process(target=worker.main, args=(theirs, settings, context), daemon=True)
         # Ctrl-C reaches the whole group, and so does what systemd sends to stop a service; the server decides what ends
         # when, so its child inherits deaf ears. Blocked, not ignored: what comes in between is heard right after.
@@ -47,14 +47,12 @@ class EngineProcess:
             self.process.start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        theirs.close()  # or the pipe would not end with the process
-        self._loop = asyncio.get_running_loop()
+        theirs.close()  # or the connection would not end with the process
         self._answers: dict[int, asyncio.Queue] = {}  # of the jobs under way
-        self._outbox: queue.SimpleQueue = queue.SimpleQueue()
         self._on_death, self.alive, self.last_word = on_death, True, time.monotonic()
-        self.ready: asyncio.Future[None] = self._loop.create_future()
-        for work in (self._receive, self._send):
-            threading.Thread(target=work, daemon=True).start()
+        self._writer: asyncio.StreamWriter | None = None
+        self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._listening = asyncio.ensure_future(self._listen(ours))
 
     async def generate(self, jobs: Sequence[Job]) -> AsyncGenerator[Tokens]:
         """The tokens of these jobs as they come, for as long as one asks: to leave the iteration stops what is not done.
@@ -66,7 +64,7 @@ class EngineProcess:
         answers: asyncio.Queue[Tokens | Exception] = asyncio.Queue()
         for job in jobs:
             self._answers[job.id] = answers
-            self._outbox.put(job)
+            self._send(job)
         try:
             while True:
                 item = await answers.get()
@@ -79,37 +77,32 @@ class EngineProcess:
 
     def stop(self, job: Job) -> None:
         """End one job; one that is done already is no error."""
-        if self._answers.pop(job.id, None):
-            self._outbox.put(job.id)
+        if self._answers.pop(job.id, None) and self.alive:
+            self._send(job.id)
 
     def close(self) -> None:
         """End the process: first by asking, then by force. Blocks for some seconds at most."""
         self.alive = False
-        self._outbox.put(None)
+        self._send(None)
         self.process.join(3)
         if self.process.is_alive():
             self.process.kill()
         self.process.join(1)
 
-    def _send(self) -> None:
-        """Pass on what is in the outbox; None, the worker's word for the end, is the last."""
-        while True:
-            message = self._outbox.get()
-            try:
-                self._pipe.send(message)
-            except OSError:
-                return  # the process is gone; the other thread tells
-            if message is None:
-                return
+    def _send(self, message: Job | int | None) -> None:
+        """Pass on a job, the id of one that is to stop, or None, the worker's word for the end."""
+        if self._writer is not None:
+            self._writer.write(packed(message))
 
-    def _receive(self) -> None:
+    async def _listen(self, end: socket.socket) -> None:
+        reader, self._writer = await asyncio.open_connection(sock=end)
         try:
             while True:
-                message = self._pipe.recv()
-                self._loop.call_soon_threadsafe(self._deliver, message)
+                self._deliver(await received(reader))
         except (EOFError, OSError):
-            if not self._loop.is_closed():
-                self._loop.call_soon_threadsafe(self._died)
+            self._died()
+        finally:
+            self._writer.close()
 
     def _deliver(self, message: str | list[Tokens | Refused]) -> None:
         self.last_word = time.monotonic()
@@ -126,7 +119,6 @@ class EngineProcess:
         if not self.alive:
             return
         self.alive = False
-        self._outbox.put(None)
         for answers in self._answers.values():
             answers.put_nowait(EngineDied())
         if not self.ready.done():

@@ -1,50 +1,52 @@
-"""The engine's own process: it takes jobs from a pipe, steps its batch, and sends tokens back.
+"""The engine's own process: it takes jobs from the server, steps its batch, and sends tokens back.
 
 In a process of its own the engine never waits for HTTP and HTTP never waits for it; and when it dies, the server lives to
 tell its clients and to start another.
 """
 
 import os
-from multiprocessing.connection import Connection
+import socket
 
 from helpers.serving.jobs import Batch, Job, Refused
 from helpers.serving.settings import ServingSettings
+from helpers.serving.wire import Wire
 
 READY = "ready"
 
 
-def main(pipe: Connection, settings: ServingSettings, context: int) -> None:
-    """What the engine process runs. It ends when the server closes the pipe, or is gone."""
+def main(end: socket.socket, settings: ServingSettings, context: int) -> None:
+    """What the engine process runs. It ends when the server says so, or is gone."""
     if settings.backend == "vllm":
         batch = vllm_batch(settings, context)
     else:
         _use_threads(settings.threads)
         batch = transformers_batch(settings)
+    wire = Wire(end)
     try:
-        pipe.send(READY)
-        work(pipe, batch)
+        wire.send(READY)
+        work(wire, batch)
     except (EOFError, OSError):
         pass  # the server is gone
     os._exit(0)  # at once: nobody is left to hear of errors while threads and engines wind down
 
 
-def work(pipe: Connection, batch: Batch) -> None:
+def work(wire: Wire, batch: Batch) -> None:
     """Take what has come, go one step, send what came of it; wait only when there is nothing to do. None ends it."""
     while True:
-        while not batch.busy or pipe.poll():
-            message = pipe.recv()
+        while not batch.busy or wire.poll():
+            message = wire.recv()
             if message is None:
                 return
             if isinstance(message, Job):
                 try:
                     batch.add(message)
                 except ValueError as error:
-                    pipe.send([Refused(message.id, str(error))])
+                    wire.send([Refused(message.id, str(error))])
             else:
                 batch.stop(message)
         tokens = batch.step()
         if tokens:
-            pipe.send(tokens)
+            wire.send(tokens)
 
 
 def _use_threads(threads: int | None) -> None:
