@@ -112,10 +112,3 @@ TASKS = {
     ),
 }
 """In the order of the seeds' table."""
-
-
-def task_named(name: str) -> ZeroShotTask:
-    """The task of that name. Raises :class:`InputError` that lists the names."""
-    if name not in TASKS:
-        raise InputError("there is no such task", place="task", given=name, allowed=list(TASKS))
-    return TASKS[name]

@@ -59,7 +59,6 @@ class ModelShape:
 
 SOLAR = ModelShape("SOLAR 10.7B", 48, 4096, 14336, 32, 8, 32000, 128)
 MISTRAL = ModelShape("Mistral 7B", 32, 4096, 14336, 32, 8, 32000, 128)
-QWEN = ModelShape("Qwen3 1.7B", 28, 2048, 6144, 16, 8, 151936, 128, tied=True)  # less a norm of 128 in q and k
 GPUS = {"T4": 14.6, "L4": 22.0, "A100 40 GB": 39.4, "A100 80 GB": 79.1}
 """Memory in GiB that torch reports for such a GPU, about: makers count differently, and a little is always taken."""
 SHARE = 0.9
