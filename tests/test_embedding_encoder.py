@@ -349,6 +349,54 @@ def test_a_damaged_adapter_is_refused(tmp_path):
         Encoder.load(folder)
 
 
+def test_damaged_weights_are_named_with_their_folder(tmp_path):
+    from helpers.embedding.sentence_recipe import open_sentence_model
+
+    encoder = load()
+    folder = encoder.save(tmp_path / "model")
+    encoder.add_lora(r=2, alpha=4)
+    adapter = encoder.save_adapter(tmp_path / "adapter")
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 43857408\n"
+    for path, read in (
+        (folder / "model.safetensors", Encoder.load),
+        (folder / "model.safetensors", open_sentence_model),
+        (adapter / "adapter_model.safetensors", Encoder.load),
+    ):
+        (path.parent / "SHA256SUMS").unlink(missing_ok=True)
+        for broken in (path.read_bytes()[:5000], pointer):
+            path.write_bytes(broken)
+            with pytest.raises(InputError, match=rf"(?s)(can be loaded|damaged).*{path.parent}.*says: .*header"):
+                read(path.parent)
+
+
+@pytest.mark.parametrize(
+    "name", ["modules.json", "sentence_bert_config.json", "adapter_config.json", "course_adapter.json"]
+)
+def test_a_damaged_file_beside_a_model_is_named_and_a_byte_order_mark_is_none(name, tmp_path):
+    encoder = load(prompts=PREFIXES)
+    if "adapter" in name:
+        encoder.add_lora(r=2, alpha=4)
+    folder = (encoder.save_adapter if "adapter" in name else encoder.save)(tmp_path / "model")
+    (folder / "SHA256SUMS").unlink()
+    whole = (folder / name).read_text(encoding="utf-8")
+    if name != "adapter_config.json":  # which peft reads too, and takes no mark
+        (folder / name).write_text(whole, encoding="utf-8-sig")
+        assert Encoder.load(folder).prompts == PREFIXES
+    for broken in (whole[:-9].encode(), whole.encode("utf-16")):
+        (folder / name).write_bytes(broken)
+        with pytest.raises(InputError, match=rf"(?s)no valid JSON.*{folder / name}"):
+            Encoder.load(folder)
+
+
+def test_a_model_that_lowers_letters_before_its_tokenizer_is_refused(tmp_path):
+    folder = load().save(tmp_path / "model")
+    path = folder / "sentence_bert_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"do_lower_case": True}))
+    write_checksums(folder)
+    with pytest.raises(InputError, match=r"(?s)small letters.*sentence_bert_config\.json.*SentenceTransformer"):
+        Encoder.load(folder)
+
+
 def test_a_prompt_that_leaves_no_room_is_refused():
     long = {"query": "task: search result | query: ", "short": "질문: "}
     encoder = load(max_length=16, prompts=long)

@@ -80,6 +80,7 @@ def test_the_published_table_is_whole_and_marked():
         ({"kind": "published"}, "source"),
         ({"metrics": {}}, "at least one"),
         ({"metrics": {"ndcg@10": 75.68}}, "share of 1"),
+        ({"metrics": {"ndcg@10": 10**400}}, "share of 1"),
         ({"metrics": {"ndcg@10": "0.5"}}, "finite number"),
         ({"model": ""}, "names a model"),
         ({"colour": "red"}, "colour"),
@@ -134,6 +135,7 @@ def test_queries_of_an_earlier_measurement_go_with_it(tmp_path):
     ("changes", "said"),
     [
         ({"found": None}, r"found must be a list"),
+        ({"relevant": ["글", 5]}, r"relevant must be a list of texts"),
         ({"metrics": [1]}, r"metrics must be an object"),
         ({"metrics": {"ndcg@10": "0.5"}}, r"no finite number"),
         ({"colour": "red"}, r"unknown key"),

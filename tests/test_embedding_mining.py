@@ -37,6 +37,14 @@ def test_fewer_documents_than_asked_for_are_all_found(search):
     assert scores.shape == (20, 5) and sorted(places[0].tolist()) == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("search", ["faiss", "matmul"])
+def test_nothing_is_nearest_where_there_is_nothing(search):
+    for queries, documents, shape in ((20, 0, (20, 0)), (0, 300, (0, 9)), (0, 0, (0, 0))):
+        scores, places = nearest(QUERIES[:queries], DOCUMENTS[:documents], 9, search)
+        assert scores.shape == places.shape == shape
+        assert (scores.dtype, places.dtype) == (np.float32, np.int64)
+
+
 def test_a_known_positive_is_never_mined_and_ranks_count_without_it():
     positives = [[row[0], row[2]] for row in BEST]
     for search in ("faiss", "matmul"):

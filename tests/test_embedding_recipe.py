@@ -131,6 +131,13 @@ def test_counted_piece_weights_are_those_of_the_encoder(tmp_path, triplets):
     assert weigh_pieces(model, triplets.first, triplets.second) is model
 
 
+def test_a_model_with_weighed_pieces_keeps_its_default_prompt_and_similarity(tmp_path, triplets):
+    plain = load_sentence_model(settings(tmp_path))
+    plain.default_prompt_name, plain.similarity_fn_name = "query", "dot"
+    model = weigh_pieces(plain, triplets.first, triplets.second)
+    assert (model.default_prompt_name, model.similarity_fn_name) == ("query", "dot")
+
+
 def test_a_first_token_cannot_be_weighted(tmp_path, triplets):
     folder = Encoder.load("sample_data/models/ko-mini-encoder", pooling="cls").save(tmp_path / "cls")
     model = load_sentence_model(settings(tmp_path, model=str(folder)))

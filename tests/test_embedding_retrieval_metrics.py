@@ -176,6 +176,14 @@ def test_fusion_refuses_runs_of_other_queries():
             score_fusion([{"q": {"a": 1.0}}, {"q": {"b": 1.0}}], weights)
 
 
+@pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf])
+def test_fusion_refuses_a_score_that_is_not_finite(score):
+    runs = [{"p": {"a": 1.0}, "q": {"a": 1.0}}, {"p": {"a": 1.0}, "q": {"b": 1.0, "c": score}}]
+    for fusion in (reciprocal_rank_fusion, score_fusion):
+        with pytest.raises(InputError, match=rf"(?s)not finite.*run 2, query q, document c.*given: +{score}"):
+            fusion(runs)
+
+
 def test_documents_of_one_vector_or_text_are_cut_off_as_they_would_be_ranked():
     """Searches keep the best few: of equal ones those that `ranked` and trec_eval put first, whatever their order."""
     keys = ["d2", "d10", "d1", "가", "d3"]

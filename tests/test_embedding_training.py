@@ -2,6 +2,7 @@
 
 import copy
 import math
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -67,6 +68,14 @@ def test_an_adapter_that_does_not_move_is_named():
 
 def learned(encoder):
     return {n: p.detach().clone() for n, p in encoder.named_parameters() if p.requires_grad}
+
+
+def stopping_after(steps):
+    def numbered(*told, own=training._numbered):
+        yield from islice(own(*told), steps)
+        raise KeyboardInterrupt
+
+    return numbered
 
 
 @pytest.mark.parametrize("piece_weights", [False, True])
@@ -295,10 +304,38 @@ def test_a_checkpoint_of_another_run_is_not_gone_on_from(settings, monkeypatch, 
     other_base = encoder_of(settings)
     next(p for p in other_base.parameters() if not p.requires_grad).data += 0.1
     train(other_base, [views(SENTENCES)], views(SENTENCES[:4]), STS, settings)
-    assert "with other frozen moved to" in capsys.readouterr().out
+    assert "with other start moved to" in capsys.readouterr().out
     train(encoder_of(settings), [views(SENTENCES)], views(SENTENCES[:4]), STS, settings.changed(logger="none"))
     assert "goes on after step 2 of 6" in capsys.readouterr().out
     assert not list(settings.output_dir.glob("checkpoint-*"))
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_a_start_that_was_trained_anew_is_another_run(lora, settings, tmp_path, monkeypatch, capsys):
+    """All weights or an adapter that is gone on from: its folder has the same name, and other weights than before."""
+
+    def started(factor):
+        encoder = encoder_of(settings, lora)
+        for weight in encoder.parameters():
+            weight.data *= factor if weight.requires_grad else 1
+        return encoder
+
+    own = settings.changed(use_lora=lora, logger="none", max_steps=3)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(training, "_numbered", stopping_after(2))
+        train(started(1.0), [views(SENTENCES)], views(SENTENCES[:4]), STS, own)
+    train(started(1.01), [views(SENTENCES)], views(SENTENCES[:4]), STS, own)
+    assert "of a run with other start moved to" in capsys.readouterr().out
+
+
+def test_a_run_stopped_on_a_gpu_goes_on_where_there_is_none(settings, monkeypatch, capsys):
+    settings = settings.changed(logger="none", max_steps=3)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
+        patch.setattr(training, "_numbered", stopping_after(2))
+        train(encoder_of(settings), [views(SENTENCES)], views(SENTENCES[:4]), STS, settings)
+    train(encoder_of(settings), [views(SENTENCES)], views(SENTENCES[:4]), STS, settings)
+    assert "goes on after step 2 of 3" in capsys.readouterr().out
 
 
 def test_scored_pairs_are_ranked_at_their_own_temperature(settings):

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from peft import PeftModel
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -106,7 +107,7 @@ class Encoder(nn.Module):
         try:
             network = AutoModel.from_pretrained(name, dtype=torch.float32, use_safetensors=True).to(torch_device())
             tokenizer = AutoTokenizer.from_pretrained(name)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
             raise loading.cannot_load(model, error) from error
         told, most = read_sentence_folder(name), loading.longest(network.config, tokenizer.model_max_length)
         if prompts is None:  # the prompt used by default is one of these

@@ -57,6 +57,8 @@ def nearest(
         )
     queries, documents = (np.ascontiguousarray(side, dtype=np.float32) for side in (queries, documents))
     k = min(k, len(documents))
+    if not k or not len(queries):  # faiss fails on the one, torch on the other
+        return np.zeros((len(queries), k), np.float32), np.zeros((len(queries), k), np.int64)
     if search == "faiss":
         index = faiss.IndexFlatIP(documents.shape[1])
         index.add(documents)

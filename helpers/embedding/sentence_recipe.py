@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from datasets import Dataset
+from safetensors import SafetensorError
 from scipy.stats import spearmanr
 from sentence_transformers import (
     SentenceTransformer,
@@ -74,7 +75,7 @@ def open_sentence_model(model: str | Path, max_length: int | None = None) -> Sen
             model_kwargs={"dtype": torch.float32, "use_safetensors": True},
             token=token or False,  # None would make the library read the login file
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         hint = (
             "a gated model needs its licence accepted on its page, and a token in the environment variable "
             f"{TOKEN_VARIABLE} (it is {'set' if token else 'not set'})"
@@ -104,7 +105,13 @@ def weigh_pieces(model: SentenceTransformer, queries: Sequence[str], documents: 
     read = model.tokenizer(texts, truncation=True, max_length=model.max_seq_length)["input_ids"]
     counted = PieceWeights.smooth_inverse_frequency(read, len(model.tokenizer))
     modules = [model[0], WordWeights(**counted.word_weights(model.tokenizer)), *list(model)[1:]]
-    return SentenceTransformer(modules=modules, device=str(model.device), prompts=model.prompts)
+    return SentenceTransformer(
+        modules=modules,
+        device=str(model.device),
+        prompts=model.prompts,
+        default_prompt_name=model.default_prompt_name,
+        similarity_fn_name=model.similarity_fn_name,
+    )
 
 
 def make_loss(model: SentenceTransformer, settings: TripletSettings, name: LossName) -> nn.Module:

@@ -125,7 +125,7 @@ def train(encoder: Encoder, sets: list[Pairs], validation: Pairs, sts: Pairs, se
     """Train in place; leave the encoder at its best Spearman on `sts`.
 
     A checkpoint is written to `output_dir` at every validation and removed at the end: a run that was killed goes on from
-    it, and one of a run with other settings, texts or frozen weights is moved aside. Draws of step n depend on the seed
+    it, and one of a run with other settings, texts or start weights is moved aside. Draws of step n depend on the seed
     and n alone, so a run that was killed ends at the weights of one that was not. Nothing else in `output_dir` is touched
     but the log of `logger`.
     Raises InputError where a set has fewer than two pairs or scores that are all the same or all weights are frozen, Diverged
@@ -152,10 +152,10 @@ def train(encoder: Encoder, sets: list[Pairs], validation: Pairs, sts: Pairs, se
         validation = validation.take(order.tolist())
     known = known_positives(sets)
     told = {name: value for name, value in settings if name not in NOT_IN_THE_WEIGHTS}
-    frozen = weights_digest((name, p) for name, p in encoder.named_parameters() if name not in trained)
-    fingerprint = run_fingerprint(told | {"frozen": frozen, "pooling": encoder.pooling}, [*sets, validation, sts])
+    start = weights_digest(encoder.state_dict().items())
+    fingerprint = run_fingerprint(told | {"start": start, "pooling": encoder.pooling}, [*sets, validation, sts])
     if checkpoint := resumable(folder, fingerprint, [HISTORY_FILE]):
-        state = torch.load(checkpoint / STATE_FILE, weights_only=True)
+        state = torch.load(checkpoint / STATE_FILE, map_location="cpu", weights_only=True)  # it may be a GPU's
         _load(trained, state["weights"])
         optimizer.load_state_dict(state["optimizer"])
         history = History(**json.loads((checkpoint / HISTORY_FILE).read_text(encoding="utf-8")))

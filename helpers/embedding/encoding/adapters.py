@@ -8,11 +8,13 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from helpers.course.checksums import verify_where_listed
 from helpers.course.errors import InputError
 from helpers.course.files import short_path
+from helpers.embedding.encoding.loading import read_json
 
 CARD_FILE = "course_adapter.json"
 ATTENTION_AND_FEED_FORWARD = (
@@ -117,6 +119,10 @@ def load_adapter(model: nn.Module, folder: str | Path, *, pooling: str, trainabl
         )
     try:
         return PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
+    except SafetensorError as error:
+        raise InputError(
+            "the weights of this adapter are damaged", file=short_path(folder), hint=f"safetensors says: {error}"
+        ) from error
     except (RuntimeError, ValueError) as error:  # shapes differ, or layers are missing
         raise InputError(
             "this adapter does not fit the base model",
@@ -135,14 +141,14 @@ def save_adapter(model: PeftModel, folder: Path, *, base: str, base_fingerprint:
 
 def base_of(folder: str | Path) -> str:
     """The base model that an adapter folder names, as a folder or hub name."""
-    config = json.loads((Path(folder) / "adapter_config.json").read_text(encoding="utf-8"))
+    config = read_json(Path(folder) / "adapter_config.json")
     return str(read_card(folder).get("base") or config["base_model_name_or_path"])
 
 
 def read_card(folder: str | Path) -> dict[str, object]:
     """The card that `save_adapter` left; empty for an adapter that another program wrote."""
     path = Path(folder) / CARD_FILE
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return read_json(path) if path.is_file() else {}
 
 
 def fingerprint(model: nn.Module) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -43,6 +44,16 @@ def cannot_load(model: str | Path, error: Exception, hint: str | None = None) ->
     if not isinstance(error, OSError):
         what = "this model of the Hugging Face hub cannot be loaded"
     return InputError(what, place="model", given=str(model), hint=f"{hint}; {says}" if hint else says)
+
+
+def read_json(path: Path) -> dict | list:
+    """A JSON file beside a model, with or without a byte order mark. Raises InputError with its path where it is damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except ValueError as error:  # no JSON, or no UTF-8
+        raise InputError(
+            "this file beside a model is no valid JSON", file=short_path(path), hint=f"the parser says: {error}"
+        ) from error
 
 
 def longest(config: PretrainedConfig, tokenizer_limit: int | None = None) -> int | None:

@@ -10,6 +10,7 @@ from typing import Literal
 from transformers.utils import cached_file
 
 from helpers.course.errors import InputError
+from helpers.embedding.encoding.loading import read_json
 
 Pooling = Literal["mean", "cls", "weighted"]
 WEIGHTS_FOLDER = "1_WordWeights"
@@ -34,13 +35,12 @@ class SentenceFolder:
 def read_sentence_folder(model: str) -> SentenceFolder:
     """Read the settings of a local folder or a hub repository; an empty answer for a plain transformers model.
 
-    Raises InputError for modules or poolings that `Encoder` does not have.
+    Raises InputError for modules, poolings or small letters that `Encoder` does not have, and for a damaged file.
     """
     modules = _read_json(model, "modules.json")
     if modules is None:
         return SentenceFolder()
-    kinds = [module["type"].rsplit(".", 1)[-1] for module in modules]
-    if foreign := [kind for kind in kinds if kind not in MODULES]:
+    if foreign := foreign_parts(model):
         raise InputError(
             "this sentence-transformers model has parts that Encoder does not have",
             file=f"{model}/modules.json",
@@ -48,7 +48,7 @@ def read_sentence_folder(model: str) -> SentenceFolder:
             allowed=MODULES,
             hint="load it with sentence_transformers.SentenceTransformer",
         )
-    paths = {kind: module["path"] for module, kind in zip(modules, kinds, strict=True)}
+    paths = {_kind(module): module["path"] for module in modules}
     pooling = _read_pooling(model, f"{paths['Pooling']}/config.json") if "Pooling" in paths else None
     weights = read_word_weights(model, paths["WordWeights"]) if "WordWeights" in paths else None
     if weights and pooling != "mean":
@@ -58,14 +58,29 @@ def read_sentence_folder(model: str) -> SentenceFolder:
             given=f"WordWeights and pooling {pooling}",
             allowed="WordWeights and pooling mean",
         )
+    transformer = _read_json(model, "sentence_bert_config.json") or {}
+    if transformer.get("do_lower_case"):
+        raise InputError(
+            "this model turns its texts into small letters, and Encoder reads them as they are",
+            file=f"{model}/sentence_bert_config.json",
+            given="do_lower_case true",
+            allowed="do_lower_case false",
+            hint="load it with sentence_transformers.SentenceTransformer",
+        )
     told = _read_json(model, "config_sentence_transformers.json") or {}
     return SentenceFolder(
         pooling="weighted" if weights else pooling,
-        max_length=(_read_json(model, "sentence_bert_config.json") or {}).get("max_seq_length"),
+        max_length=transformer.get("max_seq_length"),
         prompts=told.get("prompts") or {},
         default_prompt=told.get("default_prompt_name"),
         word_weights=weights,
     )
+
+
+def foreign_parts(model: str) -> list[str]:
+    """The parts of a sentence-transformers model that `Encoder` does not have, such as EmbeddingGemma's Dense layers."""
+    kinds = [_kind(module) for module in _read_json(model, "modules.json") or []]
+    return [kind for kind in kinds if kind not in MODULES]
 
 
 def write_sentence_folder(folder: Path, told: SentenceFolder, dimension: int) -> None:
@@ -97,6 +112,10 @@ def write_word_weights(folder: Path, weights: dict[str, object]) -> None:
     _write_json(folder / WEIGHTS_FOLDER / "config.json", weights)
 
 
+def _kind(module: dict[str, str]) -> str:
+    return module["type"].rsplit(".", 1)[-1]
+
+
 def _read_pooling(model: str, path: str) -> Pooling:
     config = _read_json(model, path) or {}
     if config.get("include_prompt") is False:
@@ -125,7 +144,7 @@ def _read_json(model: str, name: str) -> dict | list | None:
         _raise_exceptions_for_missing_entries=False,
         _raise_exceptions_for_connection_errors=False,
     )
-    return None if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
+    return None if path is None else read_json(Path(path))
 
 
 def _write_json(path: Path, value: object) -> None:

@@ -21,7 +21,7 @@ def reciprocal_rank_fusion(
     gets nothing from it, so give runs of the same depth (100 documents a query, say). ``weights``: one a run, at least
     0; without them all count alike, as in Cormack, Clarke and Büttcher, SIGIR 2009. A run that ranks much worse than
     another should weigh less; choose how much on queries that are not tested. Raises InputError where there is nothing
-    to fuse, the runs answer different queries, or there is not one weight a run.
+    to fuse, the runs answer different queries, a score is not finite, or there is not one weight a run.
     """
     if k < 0:
         raise InputError("fusion takes k from 0 up", given=f"k = {k}")
@@ -60,6 +60,12 @@ def _fused(
             raise InputError(
                 "the runs answer different queries", place=f"run {number}", given=f"only in one of them: {odd[:5]}"
             )
+    for number, run in enumerate(runs, 1):
+        for query, scores in run.items():
+            for document, score in scores.items():
+                if not -inf < score < inf:
+                    place = f"run {number}, query {query}, document {document}"
+                    raise InputError("a score is not finite", place=place, given=score)
     fused: dict[str, dict[str, float]] = {query: {} for query in runs[0]}
     for run, weight in zip(runs, weights, strict=True):
         for query, scores in fused.items():

@@ -201,14 +201,15 @@ def _wrong_type(part: Row | QueryResult, types: Mapping[str, tuple[type, str]]) 
     """Why a value is none of its kind, and the value; None where all are."""
     for name, (kind, words) in types.items():
         value = getattr(part, name)
-        if not isinstance(value, kind) or isinstance(value, bool):
+        wrong = not isinstance(value, kind) or isinstance(value, bool)
+        if wrong or (kind is list and not all(isinstance(text, str) for text in value)):
             return f"{name} must be {words}", repr(value)
     return None
 
 
 def _wrong_metric(metrics: Mapping[str, object]) -> tuple[str, object] | None:
     for name, value in metrics.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not -math.inf < value < math.inf:
             return f"the metric {name} is no finite number", str(value)
         if not -1 <= value <= 1:
             return f"the metric {name} is no share of 1 (75.68 % is 0.7568)", value
