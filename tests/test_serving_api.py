@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import http.client
 import json
 import os
@@ -11,7 +12,9 @@ import socket
 import subprocess
 import sys
 import time
+import unicodedata
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import openai
@@ -25,7 +28,7 @@ from helpers.instruct.exporting.settings import ExportSettings
 from helpers.instruct.sft.settings import InstructionSettings
 from helpers.serving.answers import _sampling, take_order
 from helpers.serving.background import model_server
-from helpers.serving.engine import EngineProcess
+from helpers.serving.engine import Engine, EngineProcess
 from helpers.serving.errors import ApiError
 from helpers.serving.jobs import Job, Tokens
 from helpers.serving.load import Failed, put_load, read_answer
@@ -33,6 +36,7 @@ from helpers.serving.request_schema import ChatRequest, CompletionRequest
 from helpers.serving.serve import main
 from helpers.serving.served import Served, with_tuned_adapter
 from helpers.serving.settings import ServingSettings
+from helpers.serving.wire import packed
 from tests.serving import BEGINNINGS, ONE_THREAD, QUESTIONS, SMALL, ask, client, expected, loud_adapter, reference
 
 CHAT = REPOSITORY / ".venv-chat/bin"
@@ -196,6 +200,65 @@ def test_who_leaves_calls_off_every_job_that_is_not_done():
 
     asyncio.run(leave())
     assert sent == [*jobs, 2, 0, 3] and not engine._answers
+
+
+def test_an_engine_that_cannot_be_started_again_is_given_up(monkeypatch):
+    def no_memory(_):
+        raise OSError(errno.ENOMEM, "no memory")
+
+    ends, said, given_up = socket.socketpair(), [], []
+    monkeypatch.setattr("helpers.serving.engine.socket.socketpair", lambda: ends)
+    monkeypatch.setattr("multiprocessing.process.BaseProcess.start", no_memory)
+    monkeypatch.setattr("helpers.serving.engine.log.exception", said.append)
+    again = Engine(ServingSettings.load(tuned=False), 1024, lambda: given_up.append(True))
+    again._current = SimpleNamespace(process=SimpleNamespace(pid=1, exitcode=-9, join=lambda seconds: None))
+    again._was_ready = True
+    again._replace()
+    assert given_up == [True] and "cannot be started" in said[0] and again.restarts == 0
+    assert [end.fileno() for end in ends] == [-1, -1]
+
+
+def test_an_engine_that_cannot_be_understood_is_dead(monkeypatch):
+    """It is killed and replaced like one that died; what is sent to it from then on goes nowhere, also on uvloop."""
+    import uvloop
+
+    said, done = [], []
+    monkeypatch.setattr("helpers.serving.engine.log.exception", lambda *words: said.append(words[0]))
+    ours, theirs = socket.socketpair()
+    engine = EngineProcess.__new__(EngineProcess)  # without the process
+    engine.process = SimpleNamespace(pid=1, kill=lambda: done.append("killed"))
+    engine.alive, engine._answers, engine._writer = True, {}, None
+    engine._on_death = lambda: done.append("replaced")
+
+    async def listen():
+        engine.ready = asyncio.get_running_loop().create_future()
+        theirs.sendall(packed(5))
+        await engine._listen(ours)
+        await asyncio.sleep(0)
+        engine._send(None)
+
+    with theirs:
+        uvloop.run(asyncio.wait_for(listen(), 10))
+    assert done == ["killed", "replaced"] and not engine.alive and "cannot be understood" in said[0]
+
+
+def test_a_word_to_an_engine_that_is_gone_is_no_error():
+    """The server closes an engine that it has given up; on uvloop its writer takes nothing any more."""
+    import uvloop
+
+    ours, theirs = socket.socketpair()
+    engine = EngineProcess.__new__(EngineProcess)  # without the process
+    engine.alive, engine._answers, engine._writer, engine._on_death = True, {}, None, lambda: None
+
+    async def close():
+        engine.ready = asyncio.get_running_loop().create_future()
+        theirs.close()
+        await engine._listen(ours)
+        await asyncio.sleep(0)
+        engine._send(None)
+
+    uvloop.run(close())
+    assert not engine.alive
 
 
 def test_an_adapter_is_a_model_name(server):
@@ -503,7 +566,8 @@ def test_an_engine_that_dies_too_often_ends_the_server(strict):
     with pytest.raises(openai.APIError, match="engine died"):
         list(stream)
     assert strict.process.wait(60) == 70
-    assert "died too often" in strict.log.read_text()
+    log = strict.log.read_text()
+    assert "died too often" in log and "shutdown failed" not in log
 
 
 def test_what_is_served_unasked_is_what_was_tuned(monkeypatch):
@@ -546,6 +610,8 @@ def test_sigterm_lets_short_answers_finish_and_ends_long_ones_cleanly(tmp_path):
         ({"default_tokens": 300, "max_tokens": 200}, "above max_tokens"),
         ({"adapters": {"x": "sample_data"}}, "holds no whole adapter"),
         ({"batchsize": 3}, "batch_size"),
+        ({"model": "nowhere/at-all"}, "model\n  given:   nowhere/at-all\n  allowed: a folder with a model"),
+        ({"model": "config"}, "/config\n  allowed: a folder with a model"),
     ],
 )
 def test_settings_that_cannot_be_served_are_named(capsys, monkeypatch, parameters, says):
@@ -620,3 +686,9 @@ def test_where_the_limits_of_a_prompt_lie():
         ids([largest + 1])
     typed = ids("</s>")
     assert set(typed).isdisjoint(prompt.stop_ids) and len(typed) > 2
+
+
+def test_a_stop_text_is_composed_as_answers_are():
+    letters = unicodedata.normalize("NFD", "끝")
+    for stop in (letters, [letters]):
+        assert CompletionRequest(model="ko-mini", prompt="가", stop=stop).stops == ["끝"] != [letters]

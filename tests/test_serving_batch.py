@@ -1,6 +1,8 @@
 """Continuous batching: whatever else is in the batch, an answer is what the model alone would have written."""
 
+import socket
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,9 +10,10 @@ from peft import LoraConfig, get_peft_model
 from transformers import MistralConfig, MistralForCausalLM
 
 from helpers.serving import worker
-from helpers.serving.jobs import Job, Sampling
-from helpers.serving.sampling import Sampler, draw_all
+from helpers.serving.jobs import Job, Refused, Sampling, Tokens
+from helpers.serving.sampling import GREEDY_BELOW, Sampler, draw_all
 from helpers.serving.transformers_batch import TransformersBatch
+from helpers.serving.wire import packed
 
 STOP = 3
 ADAPTERS = {"loud.v1": "loud", "other": "other"}
@@ -132,6 +135,73 @@ def test_what_vllm_refuses_is_refused_and_ends_nobody_elses_answer():
         batch.add(Job(1, (4,), 2, (), sampling=Sampling(top_p=7)))
     with pytest.raises(ValueError, match="no adapter"):
         batch.add(Job(2, (4,), 2, (), "missing"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="vLLM needs Linux")
+def test_what_vllm_leaves_off_is_no_whole_answer():
+    from helpers.serving.vllm_batch import VllmBatch
+
+    def output(job, reason):
+        answer = SimpleNamespace(token_ids=[5], finish_reason=reason)
+        return SimpleNamespace(request_id=str(job), outputs=[answer], finished=reason is not None)
+
+    ends = [None, "length", "stop", "repetition", "abort", "error"]
+    batch = VllmBatch.__new__(VllmBatch)
+    batch.engine, batch._names = SimpleNamespace(step=lambda: map(output, range(6), ends)), {4: "4", 5: "5"}
+    *whole, aborted, failed = batch.step()
+    assert whole == [Tokens(job, (5,), end) for job, end in enumerate([None, "length", "stop", "stop"])]
+    assert (aborted, failed) == tuple(
+        Refused(job, f"vLLM ended its answer early ({end})") for job, end in ((4, "abort"), (5, "error"))
+    )
+    assert not batch._names
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="vLLM needs Linux")
+def test_vllm_is_greedy_where_transformers_is():
+    from helpers.serving.vllm_batch import VllmBatch
+
+    asked = []
+    batch = VllmBatch.__new__(VllmBatch)
+    batch.engine = SimpleNamespace(add_request=lambda name, prompt, params, **_: asked.append(params.temperature))
+    batch.adapters, batch._names = {}, {}
+    for job, temperature in enumerate((GREEDY_BELOW / 2, 0.5)):
+        batch.add(Job(job, (4,), 2, (), sampling=Sampling(temperature=temperature)))
+    assert asked == [0, 0.5]
+
+
+@pytest.fixture
+def engine_end(monkeypatch):
+    """Run the worker over a batch whose ``add`` fails; the server's end, and what runs it."""
+
+    def no_disk(job):
+        raise OSError("no space left")
+
+    def end_process(code):
+        raise SystemExit(code)
+
+    ours, theirs = socket.socketpair()
+    theirs.set_inheritable(True)  # as it comes to a spawned process
+    monkeypatch.setattr(worker, "_use_threads", lambda threads: None)
+    monkeypatch.setattr(worker, "transformers_batch", lambda settings: SimpleNamespace(busy=False, add=no_disk))
+    monkeypatch.setattr(worker.os, "_exit", end_process)
+    with ours, theirs:
+        yield ours, theirs, lambda: worker.main(theirs, SimpleNamespace(backend="transformers", threads=1), 64)
+
+
+def test_an_engine_that_fails_is_not_taken_for_a_server_that_is_gone(engine_end):
+    server, own, run_worker = engine_end
+    server.sendall(packed(Job(0, (4,), 2, ())))
+    with pytest.raises(OSError, match="no space left"):
+        run_worker()
+    assert not own.get_inheritable()  # a child of the engine does not keep the connection open
+
+
+def test_a_server_that_is_gone_ends_the_engine(engine_end):
+    server, _, run_worker = engine_end
+    server.close()
+    with pytest.raises(SystemExit) as end:
+        run_worker()
+    assert end.value.code == 0
 
 
 def test_the_servers_seed_repeats_answers_that_have_none_of_their_own(model):

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.request import Request, urlopen
 
+import httpx
 import openai
 import pytest
 
@@ -309,6 +310,13 @@ def test_one_text_that_is_too_long_is_said_to_be(servers):
         with pytest.raises(openai.APIStatusError) as refusal:
             stream_of(servers[0], [*turns(3, "네")[:-1], {"role": "user", "content": text}])
         assert "글을 줄여서" in in_korean(refusal.value, servers[0].url)
+
+
+def test_another_servers_page_is_a_refusal():
+    answer = httpx.Response(404, request=httpx.Request("POST", "http://127.0.0.1:1/v1/chat/completions"))
+    for body in ("<h1>Not Found</h1>", None):
+        error = openai.NotFoundError("Error code: 404", response=answer, body=body)
+        assert "받지 않았습니다: Error code: 404" in in_korean(error, "http://127.0.0.1:1")
 
 
 def test_a_page_that_others_reach_needs_a_password(tmp_path, monkeypatch):

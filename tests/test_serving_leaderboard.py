@@ -99,6 +99,7 @@ def test_the_newest_measurement_counts():
         Row("m", "d", "measured", {"ndcg@10": v}, date=f"2026-01-0{day}", seed=day)
         for v, day in ((0.1, 1), (0.2, 3), (0.3, 2))
     ]
+    rows.append(Row("m", "d", "published", {"ndcg@10": 0.4}, date="2026-02-01"))
     assert newest(rows, "m", "d").metrics["ndcg@10"] == 0.2 and newest(rows, "m", "other") is None
 
 

@@ -71,7 +71,7 @@ def sorted_table(table: pd.DataFrame, by: str, *, best_first: bool = True) -> pd
 def newest(rows: Sequence[Row], model: str, test: str) -> Row | None:
     """The row of a model on a test (:func:`compared_on`) that was measured last; a published one counts as oldest."""
     own = [row for row in rows if (row.model, compared_on(row)) == (model, test)]
-    return max(own, key=lambda row: row.date or "", default=None)
+    return max(own, key=lambda row: (row.kind == "measured", row.date or ""), default=None)
 
 
 def side_by_side(rows: Sequence[Row], first: str, second: str, metric: str) -> pd.DataFrame:

@@ -39,6 +39,20 @@ class EngineProcess:
         methods = multiprocessing.get_context("spawn")  # a fork would inherit threads and sockets of the server
         ours, theirs = socket.socketpair()
         self.process = methods.Process(target=worker.main, args=(theirs, settings, context), daemon=True)
+        try:
+            self._start()
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()  # or the connection would not end with the process
+        self._answers: dict[int, asyncio.Queue] = {}  # of the jobs under way
+        self._on_death, self.alive, self.last_word = on_death, True, time.monotonic()
+        self._writer: asyncio.StreamWriter | None = None
+        self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._listening = asyncio.ensure_future(self._listen(ours))
+
+    def _start(self) -> None:
         # Ctrl-C reaches the whole group, and so does what systemd sends to stop a service; the server decides what ends
         # when, so its child inherits deaf ears. Blocked, not ignored: what comes in between is heard right after.
         resource_tracker.ensure_running()  # `start` would, and unblock both
@@ -47,12 +61,6 @@ class EngineProcess:
             self.process.start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        theirs.close()  # or the connection would not end with the process
-        self._answers: dict[int, asyncio.Queue] = {}  # of the jobs under way
-        self._on_death, self.alive, self.last_word = on_death, True, time.monotonic()
-        self._writer: asyncio.StreamWriter | None = None
-        self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._listening = asyncio.ensure_future(self._listen(ours))
 
     async def generate(self, jobs: Sequence[Job]) -> AsyncGenerator[Tokens]:
         """The tokens of these jobs as they come, for as long as one asks: to leave the iteration stops what is not done.
@@ -91,18 +99,22 @@ class EngineProcess:
 
     def _send(self, message: Job | int | None) -> None:
         """Pass on a job, the id of one that is to stop, or None, the worker's word for the end."""
-        if self._writer is not None:
+        if self._writer is not None and not self._writer.is_closing():  # else uvloop raises
             self._writer.write(packed(message))
 
     async def _listen(self, end: socket.socket) -> None:
-        reader, self._writer = await asyncio.open_connection(sock=end)
         try:
+            reader, self._writer = await asyncio.open_connection(sock=end)
             while True:
                 self._deliver(await received(reader))
-        except (EOFError, OSError):
-            self._died()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass  # the process is gone
+        except Exception:
+            log.exception("the engine process %s cannot be understood and is killed", self.process.pid)
+            self.process.kill()
         finally:
-            self._writer.close()
+            (self._writer or end).close()
+        self._died()
 
     def _deliver(self, message: str | list[Tokens | Refused]) -> None:
         self.last_word = time.monotonic()
@@ -128,7 +140,7 @@ class EngineProcess:
 
 
 class Engine:
-    """An engine that is there again after it died, until it dies too often; then ``on_give_up`` is called."""
+    """An engine that is there again after it died; ``on_give_up`` is called where it dies too often or cannot start."""
 
     def __init__(self, settings: ServingSettings, context: int, on_give_up: Callable[[], None]) -> None:
         self._settings, self._context, self._on_give_up = settings, context, on_give_up
@@ -184,7 +196,13 @@ class Engine:
         if not self._was_ready:
             return  # `start` raises: what cannot start once will not start the second time
         if len(self._deaths) > self._settings.max_restarts:
+            log.error("the engine died too often")
             self._on_give_up()
             return
-        self.restarts += 1
-        self._current = EngineProcess(self._settings, self._context, self._replace)
+        try:
+            self._current = EngineProcess(self._settings, self._context, self._replace)
+        except OSError:
+            log.exception("the engine cannot be started again")
+            self._on_give_up()
+        else:
+            self.restarts += 1

@@ -47,7 +47,7 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Refused:
-    """A job that the engine cannot take, and why."""
+    """A job that the engine cannot take, or cannot bring to its end, and why."""
 
     job: int
     why: str
@@ -66,5 +66,5 @@ class Batch(Protocol):
     def busy(self) -> bool:
         """Whether a step would do anything."""
 
-    def step(self) -> list[Tokens]:
+    def step(self) -> list[Tokens | Refused]:
         """Go on by one step and say what came of it."""

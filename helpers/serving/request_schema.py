@@ -1,5 +1,6 @@
 """What clients send: the part of OpenAI's API that the server understands. Anything else is refused by name."""
 
+import unicodedata
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -67,7 +68,9 @@ class Common(Strict):
 
     @property
     def stops(self) -> list[str]:
-        return [self.stop] if isinstance(self.stop, str) else self.stop or []
+        """Every stop text in NFC, as answers are: some keyboards and files hold Hangul as single letters."""
+        stops = [self.stop] if isinstance(self.stop, str) else self.stop or []
+        return [unicodedata.normalize("NFC", stop) for stop in stops]
 
     @property
     def limit(self) -> tuple[str, int | None]:

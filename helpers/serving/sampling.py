@@ -7,7 +7,8 @@ import torch
 from helpers.serving.jobs import Sampling
 
 GREEDY_BELOW = 1e-5
-"""Temperatures below it are greedy, as in vLLM: logits divided by less leave float32."""
+"""Temperatures below it are greedy, with either engine: logits divided by less leave float32. Others that are
+below 0.01 vLLM raises to 0.01."""
 
 
 class Sampler:

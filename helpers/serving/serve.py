@@ -1,7 +1,7 @@
 """Start the model server: `make serve`, or `python -m helpers.serving.serve -p port 8080 -p backend vllm`.
 
 Settings come from config/serving.yaml (or `--config`); `-p` overrides any of them. Exit codes: 0 after SIGTERM or Ctrl-C,
-2 for settings that cannot be, 3 when the engine cannot start, 70 when it died too often.
+2 for settings that cannot be, 3 when the engine cannot start, 70 when it died too often or could not be started again.
 """
 
 import argparse
@@ -48,7 +48,7 @@ class Server(uvicorn.Server):
 
     def give_up(self) -> None:
         """Leave, because the engine cannot be kept alive."""
-        log.error("the engine died too often; the server ends")
+        log.error("the server ends: it has no engine")
         self.gave_up = self.should_exit = True
 
 

@@ -39,11 +39,17 @@ def with_tuned_adapter(settings: ServingSettings) -> ServingSettings:
 
 
 def load_served(settings: ServingSettings) -> dict[str, Served]:
-    """Every served name; the base model first. Raises :class:`InputError` where an adapter is none, or another model's."""
+    """Every served name; the base model first.
+
+    Raises :class:`InputError` where the model is none, or an adapter is none, or another model's.
+    """
     from helpers.instruct.models import load_tokenizer
 
     folder = repository_path(settings.model)
-    tokenizer = load_tokenizer(str(folder) if folder.is_dir() else settings.model)
+    try:
+        tokenizer = load_tokenizer(str(folder) if folder.is_dir() else settings.model)
+    except (OSError, ValueError) as error:
+        raise _no_model(settings, error) from error
     if (folder / PROMPT_FILE).is_file():
         base = Prompt.load(folder, tokenizer)
     else:
@@ -61,7 +67,10 @@ def context_length(settings: ServingSettings) -> int:
     folder = repository_path(settings.model)
     if not folder.is_dir():
         return wanted
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _no_model(settings, error) from error
     longest = config.get("max_position_embeddings", wanted)
     if wanted > longest:
         raise InputError(
@@ -72,3 +81,14 @@ def context_length(settings: ServingSettings) -> int:
             allowed=f"at most {longest}",
         )
     return wanted
+
+
+def _no_model(settings: ServingSettings, error: Exception) -> InputError:
+    return InputError(
+        "there is no language model here that can be read",
+        file=short_path(settings.config) if settings.config else None,
+        place="model",
+        given=settings.model,
+        allowed="a folder with a model, or a name on the Hugging Face hub",
+        hint=str(error).splitlines()[0],
+    )

@@ -1,4 +1,9 @@
-"""The text of an answer while its tokens come in: nothing is sent that a later token could take back."""
+"""The text of an answer while its tokens come in: sent as soon as it is certain.
+
+What could still be half a character or the beginning of a stop text is held back. One thing is not: a tokenizer with
+byte tokens decodes a run of them together, so a later byte that is no UTF-8 turns characters before it into U+FFFD, also
+those that were sent.
+"""
 
 from collections.abc import Iterable, Sequence
 
@@ -59,7 +64,7 @@ class AnswerText:
         return self._prompt.raw_answer_text(self._ids)
 
     def _certain(self, text: str) -> int:
-        """How much of the text no later token can change: no half character, no beginning of a stop text."""
+        """How much of the text can be sent: no half character, no beginning of a stop text."""
         end = len(text)
         while end and text[end - 1] == UNFINISHED:
             end -= 1

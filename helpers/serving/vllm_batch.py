@@ -5,7 +5,8 @@ from pathlib import Path
 from helpers.course.checksums import verify_where_listed
 from helpers.course.paths import repository_path
 from helpers.instruct.vllm_engine.start import is_on_cpu, lora_options
-from helpers.serving.jobs import Job, Tokens
+from helpers.serving.jobs import Job, Refused, Tokens
+from helpers.serving.sampling import GREEDY_BELOW
 
 
 class VllmBatch:
@@ -49,8 +50,9 @@ class VllmBatch:
         from vllm.sampling_params import RequestOutputKind
 
         rules = job.sampling
+        temperature = 0.0 if rules.temperature < GREEDY_BELOW else rules.temperature  # vLLM would raise it, and draw
         params = SamplingParams(
-            temperature=rules.temperature, top_p=rules.top_p, top_k=rules.top_k, seed=rules.seed,
+            temperature=temperature, top_p=rules.top_p, top_k=rules.top_k, seed=rules.seed,
             repetition_penalty=rules.repetition_penalty, presence_penalty=rules.presence_penalty,
             frequency_penalty=rules.frequency_penalty, max_tokens=job.max_tokens, stop_token_ids=list(job.stop_ids),
             ignore_eos=not job.stop_ids,
@@ -66,12 +68,15 @@ class VllmBatch:
         if name is not None:
             self.engine.abort_request([name], internal=True)
 
-    def step(self) -> list[Tokens]:
-        tokens = []
+    def step(self) -> list[Tokens | Refused]:
+        tokens: list[Tokens | Refused] = []
         for output in self.engine.step():
             job, [answer] = int(output.request_id), output.outputs
             finish = None if not output.finished else "length" if answer.finish_reason == "length" else "stop"
             if finish:
                 self._names.pop(job, None)
-            tokens.append(Tokens(job, tuple(answer.token_ids), finish))
+            if answer.finish_reason in ("abort", "error"):
+                tokens.append(Refused(job, f"vLLM ended its answer early ({answer.finish_reason})"))
+            else:
+                tokens.append(Tokens(job, tuple(answer.token_ids), finish))
         return tokens

@@ -25,6 +25,10 @@ async def received(reader: asyncio.StreamReader) -> Any:
     return pickle.loads(await reader.readexactly(size))
 
 
+class ServerGone(Exception):
+    """The other end of the worker's wire is closed."""
+
+
 class Wire:
     """The worker's end."""
 
@@ -32,11 +36,15 @@ class Wire:
         self._socket = end
 
     def send(self, message: object) -> None:
-        """Send it all, however long that takes. Raises :class:`OSError` where the server is gone."""
-        self._socket.sendall(packed(message))
+        """Send it all, however long that takes. Raises :class:`ServerGone`."""
+        data = packed(message)
+        try:
+            self._socket.sendall(data)
+        except OSError as error:
+            raise ServerGone from error
 
     def recv(self) -> Any:
-        """Wait for the next message. Raises :class:`EOFError` where the server is gone."""
+        """Wait for the next message. Raises :class:`ServerGone`."""
         return pickle.loads(self._read(int.from_bytes(self._read(SIZE), "big")))
 
     def poll(self) -> bool:
@@ -44,7 +52,10 @@ class Wire:
         return bool(wait([self._socket], 0))
 
     def _read(self, size: int) -> bytes:
-        data = self._socket.recv(size, socket.MSG_WAITALL)
+        try:
+            data = self._socket.recv(size, socket.MSG_WAITALL)
+        except OSError as error:
+            raise ServerGone from error
         if len(data) < size:
-            raise EOFError
+            raise ServerGone
         return data

@@ -9,13 +9,14 @@ import socket
 
 from helpers.serving.jobs import Batch, Job, Refused
 from helpers.serving.settings import ServingSettings
-from helpers.serving.wire import Wire
+from helpers.serving.wire import ServerGone, Wire
 
 READY = "ready"
 
 
 def main(end: socket.socket, settings: ServingSettings, context: int) -> None:
     """What the engine process runs. It ends when the server says so, or is gone."""
+    end.set_inheritable(False)  # a child that held it too would hide from the server that the engine is dead
     if settings.backend == "vllm":
         batch = vllm_batch(settings, context)
     else:
@@ -25,8 +26,8 @@ def main(end: socket.socket, settings: ServingSettings, context: int) -> None:
     try:
         wire.send(READY)
         work(wire, batch)
-    except (EOFError, OSError):
-        pass  # the server is gone
+    except ServerGone:
+        pass
     os._exit(0)  # at once: nobody is left to hear of errors while threads and engines wind down
 
 

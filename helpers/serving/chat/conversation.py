@@ -51,5 +51,6 @@ def in_korean(error: openai.OpenAIError, server: str) -> str:
     if isinstance(error, openai.APIError) and error.code in TOO_LONG:
         return "보내신 글이 모델이 한 번에 읽을 수 있는 것보다 깁니다. 글을 줄여서 다시 보내 주세요."
     if isinstance(error, openai.BadRequestError | openai.NotFoundError):
-        return f"서버가 이 요청을 받지 않았습니다: {(error.body or {}).get('message', error.message)}"
+        body = error.body if isinstance(error.body, dict) else {}  # text where another server answers
+        return f"서버가 이 요청을 받지 않았습니다: {body.get('message', error.message)}"
     return "답변을 쓰는 도중에 모델이 멈췄습니다. 잠시 뒤에 다시 시도하세요."
