@@ -18,7 +18,7 @@ from pathlib import Path
 
 from helpers.course.machine import set_seed
 from helpers.instruct.product_rows import product_rows
-from helpers.instruct.rows import split_by_question, to_examples
+from helpers.instruct.rows import split_by_text, to_examples
 from helpers.instruct.sft.settings import InstructionSettings
 from helpers.instruct.tuning import load_for_tuning, tune
 from helpers.instruct.unsloth_first import fast_language_model
@@ -70,7 +70,7 @@ def one_run(folder: str, kill_at: str) -> None:
         train_batch_size=2, eval_batch_size=2, gradient_accumulation_steps=2, lora_dropout=0.1, warmup_steps=2,
     )  # fmt: skip
     model, prompt = load_for_tuning(settings)
-    train, aside = split_by_question(product_rows(40), 0.1, 4, 13)
+    train, aside = split_by_text(product_rows(40), 0.1, 4, 13)
     examples, held_out = (to_examples(rows, prompt, 256)[1] for rows in (train, aside))
     set_seed(len(kill_at))  # what the process drew before must not matter
     history = tune(model, prompt, examples, held_out, settings, [killer(kill_at)] if kill_at else [])
@@ -86,7 +86,7 @@ def labels_kept(folder: str) -> None:
     told = {"evaluation_strategy": "no", "load_best_model_at_end": False, "smoke": False, "output_dir": folder}
     settings = InstructionSettings.load(max_steps=2, logging_steps=1, warmup_steps=0, lora_r=4, **told)
     said = {}
-    rows, _ = split_by_question(product_rows(24), 0.1, 4, 13)
+    rows, _ = split_by_text(product_rows(24), 0.1, 4, 13)
     for name, changes in {
         "packed": {"packing": True, "train_batch_size": 2},
         "4 x 1": {"train_batch_size": 4, "gradient_accumulation_steps": 1},

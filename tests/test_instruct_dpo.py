@@ -229,7 +229,7 @@ def test_the_courses_pairs_are_what_their_card_says(prompt, pairs):
     )
 
 
-def test_one_file_is_split_by_question(tmp_path, prompt):
+def test_one_file_is_split_by_text(tmp_path, prompt):
     rows = [
         GOOD | {"prompt": f"{number}번 문은 어디예요?", "chosen": f"{turn}층입니다."}
         for number in range(8)
@@ -270,6 +270,14 @@ def test_lengths_are_matched_not_only_counted():
     ]
     assert [pair.difference for pair in pairs] == differences
     assert [pair.difference for pair in length_matched(pairs)] == [30, 31, -29, -30]
+
+
+def test_a_value_that_is_no_number_is_no_tie():
+    values = torch.tensor([[1.0, 0.0], [0.0, torch.nan]])
+    with pytest.raises(InputError, match="pair 1"):
+        win_rate(values)
+    with pytest.raises(InputError, match="pair 0"):
+        length_matched_win_rate(values.flip(0), torch.tensor([[2, 1], [1, 2]]))
 
 
 def test_a_cut_off_run_goes_on_and_a_wrong_reference_stops_at_the_first_step(tmp_path):

@@ -282,6 +282,9 @@ def test_the_report_says_from_what_an_export_was_made_and_that_one_engine_refuse
     assert [first["found"]["transformers"][name] for name in ("equal_ids", "equal_answers", "ties")] == [1, 0.75, 0.25]
     second = report(transformers=good, vLLM=gate.base)
     assert not second["admitted"] and "log-probabilities" in second["found"]["vLLM"]["refused_for"][0]
+    broken = report(transformers=replace(good, difference=float("inf")))
+    assert broken["found"]["transformers"]["difference"] == "inf" and not broken["admitted"]  # JSON has no infinity
+    assert not report()["admitted"]  # that nobody ran
 
 
 def test_a_gate_that_could_not_refuse_is_not_made(base, adapter, tmp_path):

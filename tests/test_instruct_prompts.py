@@ -158,6 +158,12 @@ def test_what_a_chat_template_refuses_is_named():
         Prompt.for_tokenizer(tokenizer_of("{{ raise_exception('no conversation at all') }}"), "chat")
 
 
+def test_a_template_that_asks_for_the_date_gets_the_same_every_day(tmp_path, monkeypatch):
+    dated = tokenizer_of("{{ bos_token }}{{ strftime_now('%d %B %Y') }} " + MISTRAL.replace("{{ bos_token }}", ""))
+    prompt = Prompt.for_tokenizer(dated, "chat")
+    assert "26 July 2024" in dated.decode(prompt.prompt_ids("안녕"))
+
+
 def test_an_answer_that_ended_at_once_is_a_turn(prompt):
     messages = [("user", "가"), ("assistant", ""), ("user", "나")]
     ids = prompt.message_ids([{"role": role, "content": text} for role, text in messages])

@@ -11,9 +11,9 @@ from helpers.course.paths import REPOSITORY
 from helpers.course.rejects import Rejects
 from helpers.instruct.product_rows import DOMAINS, product_rows
 from helpers.instruct.prompts import IGNORED, Example, Prompt
-from helpers.instruct.rows import read_rows, split_by_question, to_examples, trained_share
+from helpers.instruct.rows import read_rows, split_by_text, to_examples, trained_share
 from helpers.instruct.sft.colours import LEARNED, READ, coloured
-from helpers.instruct.sft.course_rows import course_rows, prepared, without_questions
+from helpers.instruct.sft.course_rows import course_rows, prepared, without_texts
 from helpers.instruct.sft.settings import InstructionSettings
 
 
@@ -54,17 +54,17 @@ def test_rows_that_cannot_be_used_are_kept_with_their_line(tmp_path):
 
 def test_no_question_stands_on_both_sides():
     rows = [{"instruction": f"질문 {n % 30}", "input": "", "output": str(n), "task": ""} for n in range(90)]
-    train, aside = split_by_question(rows, 0.2, 100, seed=1)
+    train, aside = split_by_text(rows, 0.2, 100, seed=1)
     assert len(train) + len(aside) == 90 and len(aside) == 18
     assert not {row["instruction"] for row in train} & {row["instruction"] for row in aside}
-    assert split_by_question(rows, 0.2, 100, seed=1) == (train, aside) != split_by_question(rows, 0.2, 100, seed=2)
-    assert len(split_by_question(rows, 0.5, 7, seed=1)[1]) == 6  # at most 7 rows, three a question
+    assert split_by_text(rows, 0.2, 100, seed=1) == (train, aside) != split_by_text(rows, 0.2, 100, seed=2)
+    assert len(split_by_text(rows, 0.5, 7, seed=1)[1]) == 6  # at most 7 rows, three a question
     with pytest.raises(InputError, match="too few"):
-        split_by_question(rows[:1], 0.5, 5, seed=1)
+        split_by_text(rows[:1], 0.5, 5, seed=1)
     with pytest.raises(InputError, match=r"(?s)max_val_rows.*given:   2.*allowed: 3 or more"):
-        split_by_question(rows, 0.2, 2, seed=1)
+        split_by_text(rows, 0.2, 2, seed=1)
     small = [{"instruction": "한 번", "input": "", "output": "답", "task": ""}]
-    assert split_by_question([*rows, *small], 0.2, 2, seed=1)[1] == small  # the others do not fit and are passed over
+    assert split_by_text([*rows, *small], 0.2, 2, seed=1)[1] == small  # the others do not fit and are passed over
 
 
 def test_a_limit_draws_rows_by_the_seed(tmp_path):
@@ -79,10 +79,10 @@ def test_a_question_is_instruction_and_input_without_their_spaces():
     row = {"instruction": "요약해 줘.", "input": "", "output": "답", "task": ""}
     rows = [row | {"input": "가"}, row | {"input": "나"}, row | {"instruction": " 요약해 줘.\n", "input": "가 "}]
     for seed in range(8):
-        train, aside = ({one["input"].strip() for one in side} for side in split_by_question(rows, 0.5, 5, seed))
+        train, aside = ({one["input"].strip() for one in side} for side in split_by_text(rows, 0.5, 5, seed))
         assert len(train) == len(aside) == 1 and train != aside
     for share in (0.01, 1.0):  # at least one question is kept aside, and one is left
-        assert all(split_by_question(rows, share, 5, seed=1))
+        assert all(split_by_text(rows, share, 5, seed=1))
 
 
 def test_rows_of_equal_ids_have_one_question(prompt, tmp_path):
@@ -92,9 +92,40 @@ def test_rows_of_equal_ids_have_one_question(prompt, tmp_path):
     ids = [prompt.prompt_ids(one["instruction"], one["input"]) for one in (row, apart, inside)]
     assert ids[0] == ids[1] == ids[2]
     with pytest.raises(InputError, match="too few different questions"):
-        split_by_question([row, apart, inside], 0.5, 5, seed=1)
+        split_by_text([row, apart, inside], 0.5, 5, seed=1)
     rejects = Rejects(tmp_path / "out.jsonl")
-    assert without_questions([apart, inside], [row], rejects) == [] and len(rejects) == 2
+    assert without_texts([apart, inside], [row], rejects) == [] and len(rejects) == 2
+
+
+@pytest.mark.parametrize("three_keys", [False, True])
+def test_no_passage_stands_on_both_sides_and_a_wording_is_none(three_keys, tmp_path):
+    """An article under several wordings stays together; wordings, and options that all rows share, hold nothing together."""
+    options = "보기: 정치, 경제, 사회, 생활과 문화, 세계, 정보와 과학, 운동"
+    rows = []
+    for number in range(240):
+        wording = f"다음 글을 읽고 어느 분야의 글인지 보기에서 하나만 골라 주세요. 말투 {number % 3}."
+        passage = f"{number // 4:03} 번째 기사이다. 스물다섯 글자보다 길어야 한 글로 본다. 끝."
+        given = f"{options}\n글: {passage}\n물음: {number}"
+        own = (
+            {"instruction": "", "input": f"{wording}\n\n{given}"}
+            if three_keys
+            else {"instruction": wording, "input": given}
+        )
+        rows.append(own | {"output": "사회", "task": "topic"})
+    train, aside = split_by_text(rows, 0.1, 30, seed=1)
+    articles = [{row["input"].partition("글: ")[2][:3] for row in side} for side in (train, aside)]
+    assert len(aside) == 24 and len(train) == 216 and not articles[0] & articles[1]
+    rejects = Rejects(tmp_path / "out.jsonl")
+    assert without_texts(rows, aside[:1], rejects) == [row for row in rows if row not in rows_of(rows, aside[0])]
+    assert {row["reason"] for row in rejects.rows} == {
+        f"the {what} stands in the validation rows" for what in ("question", "passage")
+    }
+
+
+def rows_of(rows, one):
+    """The rows of this row's article."""
+    article = one["input"].partition("글: ")[2][:3]
+    return [row for row in rows if f"글: {article}" in row["input"]]
 
 
 def test_a_row_may_be_as_long_as_is_allowed(prompt):
@@ -108,7 +139,7 @@ def test_a_row_may_be_as_long_as_is_allowed(prompt):
 def test_validation_questions_are_taken_out_of_training(tmp_path):
     rows = [{"instruction": f"질문 {n}", "input": "", "output": "답", "task": ""} for n in range(4)]
     rejects = Rejects(tmp_path / "out.jsonl")
-    assert without_questions(rows, rows[1:2], rejects) == [rows[0], *rows[2:]] and len(rejects) == 1
+    assert without_texts(rows, rows[1:2], rejects) == [rows[0], *rows[2:]] and len(rejects) == 1
 
 
 def test_a_long_row_is_put_aside_and_never_cut(prompt, tmp_path):
@@ -134,7 +165,7 @@ def test_a_row_is_put_aside_with_its_file_and_line_also_where_a_chat_holds_a_spe
     assert "special tokens" in rejects.rows[0]["reason"]
     with pytest.raises(InputError, match=r"(?s)special tokens.*rows.jsonl, line 2"):
         to_examples(rows, chat, 64)
-    assert without_questions(rows, rows[2:], rejects) == rows[:2] and rejects.rows[-1]["line"] == 3
+    assert without_texts(rows, rows[2:], rejects) == rows[:2] and rejects.rows[-1]["line"] == 3
 
 
 def test_nothing_or_everything_trained_is_an_error(prompt):

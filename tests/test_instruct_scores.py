@@ -56,6 +56,16 @@ def test_rules_decide_differently():
     assert decide(likelihoods, "calibrated", free=habit).tolist() == [1, 1]
 
 
+def test_nan_is_no_answer():
+    """Of likelihoods that are not numbers argmax takes the first: a believable score."""
+    good, bad = torch.zeros(3, 2), torch.zeros(3, 2)
+    bad[1, 1] = torch.nan
+    with pytest.raises(InputError, match="likelihoods, row 1"):
+        decide(bad)
+    with pytest.raises(InputError, match="free, row 1"):
+        decide(good, "calibrated", free=bad)
+
+
 def test_calibration_divides_by_the_mean_probability_of_content_free_texts():
     free = torch.tensor([[0.7, 0.3], [0.5, 0.5]]).log() - 4  # the labels hold a small part of all probability
     torch.testing.assert_close(content_free_bias(free).exp(), torch.tensor([0.6, 0.4]))

@@ -13,7 +13,7 @@ from helpers.instruct.exporting.settings import ExportSettings
 from helpers.instruct.models import load_tokenizer
 from helpers.instruct.product_rows import product_rows
 from helpers.instruct.prompts import Prompt
-from helpers.instruct.rows import split_by_question, to_examples
+from helpers.instruct.rows import split_by_text, to_examples
 from helpers.instruct.sft.settings import SEVEN_PROJECTIONS, InstructionSettings
 from helpers.instruct.sft.trainer import as_dataset
 from helpers.instruct.tuning import BASE
@@ -92,7 +92,7 @@ def test_every_key_of_the_seeds_is_a_parameter_of_the_lesson():
         ({"lora_r": True}, ["lora_r", "a number"]),
         ({"optim": "adam8"}, ["optim", "adamw_8bit"]),
         ({"model": "a", "pretrained_model_name": "b"}, ["two names"]),
-        ({"save_steps": 150, "eval_steps": 100}, ["multiple", "150"]),
+        ({"save_steps": 150, "eval_steps": 100}, ["must be eval_steps", "150"]),
         ({"evaluation_strategy": "no"}, ["load_best_model_at_end"]),
         ({"use_gradient_checkpointing": "sometimes"}, ["use_gradient_checkpointing", "sometimes"]),
         ({"lora_target_modules": []}, ["lora_target_modules"]),
@@ -123,7 +123,7 @@ def test_every_profile_takes_steps_enough_on_the_courses_own_rows(profile):
     settings = InstructionSettings.load(profile=profile, smoke=False)
     prompt = Prompt.for_tokenizer(load_tokenizer(str(repository_path(BASE))))
     rows = product_rows(settings.max_rows, settings.seed)
-    rows, _ = split_by_question(rows, settings.val_share, settings.max_val_rows, settings.seed)
+    rows, _ = split_by_text(rows, settings.val_share, settings.max_val_rows, settings.seed)
     rows = as_dataset(to_examples(rows, prompt, settings.max_seq_length)[1])
     if settings.packing:
         rows = pack_dataset(rows, settings.max_seq_length)

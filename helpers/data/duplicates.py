@@ -76,16 +76,8 @@ def without_duplicates(texts: Sequence[str], threshold: float | None = None) -> 
     return kept, pd.DataFrame(gone, columns=["text", "reason", "kept"])
 
 
-def split_rows(rows: Sequence[Sequence[str]], share: float, seed: int = 13) -> tuple[list[int], list[int]]:
-    """Two lists of row numbers, the second with about ``share`` of the rows, that have no text in common.
-
-    A row is a tuple of texts (a pair, a triplet). Rows that share a text (:func:`helpers.data.text.text_key`),
-    directly or by a chain
-    of other rows, stay together; so the second part may be a little smaller than asked for. Raises :class:`InputError`
-    where it would be empty.
-    """
-    if not 0 < share < 1:
-        raise InputError("a share lies between 0 and 1", given=share, allowed="above 0, below 1")
+def linked(rows: Sequence[Sequence[str]]) -> list[list[int]]:
+    """Row numbers in groups: rows that share a text (:func:`helpers.data.text.text_key`), directly or by a chain of others."""
     group = list(range(len(rows)))
 
     def head(row: int) -> int:
@@ -102,7 +94,18 @@ def split_rows(rows: Sequence[Sequence[str]], share: float, seed: int = 13) -> t
     members: dict[int, list[int]] = defaultdict(list)
     for row in range(len(rows)):
         members[head(row)].append(row)
-    groups = list(members.values())
+    return list(members.values())
+
+
+def split_rows(rows: Sequence[Sequence[str]], share: float, seed: int = 13) -> tuple[list[int], list[int]]:
+    """Two lists of row numbers, the second with about ``share`` of the rows, that have no text in common.
+
+    A row is a tuple of texts (a pair, a triplet). Rows that are :func:`linked` stay together; so the second part may be a
+    little smaller than asked for. Raises :class:`InputError` where it would be empty.
+    """
+    if not 0 < share < 1:
+        raise InputError("a share lies between 0 and 1", given=share, allowed="above 0, below 1")
+    groups = linked(rows)
     random.Random(seed).shuffle(groups)
     second: list[int] = []
     for each in groups:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import GenerationConfig
@@ -138,7 +139,7 @@ def write_report(
     """
     local = repository_path(base)
     facts = {
-        "admitted": not any(agreement.reasons(gate.tolerance) for agreement in found.values()),
+        "admitted": bool(found) and not any(agreement.reasons(gate.tolerance) for agreement in found.values()),
         "base": short_path(local) if local.is_dir() else base,
         "base_fingerprint": weights_fingerprint(base),
         "adapter": short_path(adapter),
@@ -149,6 +150,15 @@ def write_report(
         "found": {name: asdict(each) | {"refused_for": each.reasons(gate.tolerance)} for name, each in found.items()},
     }
     with atomic_write(Path(folder) / REPORT_FILE) as file:
-        json.dump(facts, file, ensure_ascii=False, indent=2)
+        json.dump(_finite(facts), file, ensure_ascii=False, indent=2, allow_nan=False)
         file.write("\n")
     return Path(folder) / REPORT_FILE
+
+
+def _finite(value: Any) -> Any:
+    """The same with NaN and infinity as texts: JSON has neither."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,6 +11,8 @@ from helpers.course.errors import InputError
 from helpers.course.jsonl import numbered_objects
 from helpers.course.paths import short_path
 from helpers.course.rejects import Rejects
+from helpers.data.duplicates import linked
+from helpers.data.instruction_tasks.leakage import long_texts
 from helpers.data.text import normalise
 from helpers.instruct.prompting.conversations import joined
 from helpers.instruct.prompts import Example, Prompt
@@ -18,6 +20,8 @@ from helpers.instruct.prompts import Example, Prompt
 KEYS = ("instruction", "input", "output", "task")
 TOO_LONG = "longer than"
 """So begins the reason of a row that is put aside for its length."""
+WIDELY = 50
+"""Rows; what more of them share is no passage: all tasks and questions of one article are fewer."""
 
 
 class Row(dict[str, str]):
@@ -81,37 +85,49 @@ def question_of(row: Mapping[str, str]) -> str:
     return joined(row["instruction"], row["input"])
 
 
-def split_by_question(rows: Sequence[Row], share: float, most: int, seed: int) -> tuple[list[Row], list[Row]]:
-    """Training and validation rows; no question stands on both sides.
+def passages(rows: Sequence[Mapping[str, str]]) -> list[list[str]]:
+    """For each row the longer texts of its question: what it is about.
 
-    ``share`` of the questions are kept aside, at least one and so few that at most ``most`` rows are; a question with
-    more rows than there is room for is passed over.
+    Left out is the wording, which begins the input before a blank line where there is no instruction (KOSITP's three keys),
+    and what more than ``WIDELY`` rows share, such as a list of options.
     """
-    questions: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        questions[question_of(row)].append(row)
-    if len(questions) < 2:
-        raise InputError("too few different questions to keep some aside", given=f"{len(questions)} questions")
-    keys = list(questions)
-    random.Random(seed).shuffle(keys)
+    inputs = [row["input"] if row["instruction"] else row["input"].partition("\n\n")[2] for row in rows]
+    texts = [
+        long_texts({"instruction": row["instruction"], "input": each, "output": ""})
+        for row, each in zip(rows, inputs, strict=True)
+    ]
+    known = Counter(text for row in texts for text in row)
+    return [[text for text in row if known[text] <= WIDELY] for row in texts]
+
+
+def split_by_text(rows: Sequence[Row], share: float, most: int, seed: int) -> tuple[list[Row], list[Row]]:
+    """Training and validation rows; no question and none of its :func:`passages` stands on both sides.
+
+    Rows that share one stay together. ``share`` of these groups are kept aside, at least one and so few that at most
+    ``most`` rows are; a group of more rows than there is room for is passed over.
+    """
+    groups = linked([(question_of(row), *own) for row, own in zip(rows, passages(rows), strict=True)])
+    if len(groups) < 2:
+        raise InputError("too few different questions to keep some aside", given=f"{len(groups)} groups of rows")
+    random.Random(seed).shuffle(groups)
     aside: list[Row] = []
-    kept: list[str] = []
-    wanted = min(max(1, round(share * len(keys))), len(keys) - 1)
-    for key in reversed(keys):
-        if wanted and len(aside) + len(questions[key]) <= most:
-            aside += questions[key]
+    kept: list[list[int]] = []
+    wanted = min(max(1, round(share * len(groups))), len(groups) - 1)
+    for group in reversed(groups):
+        if wanted and len(aside) + len(group) <= most:
+            aside += [rows[number] for number in group]
             wanted -= 1
         else:
-            kept.append(key)
+            kept.append(group)
     if not aside:
-        fewest = min(map(len, questions.values()))
+        fewest = min(map(len, groups))
         raise InputError(
             "no question has so few rows that it could be kept aside",
             place="max_val_rows",
             given=most,
-            allowed=f"{fewest} or more: so many rows has the question with the fewest",
+            allowed=f"{fewest} or more: so many rows has the question with the fewest, with those that share its text",
         )
-    return [row for key in reversed(kept) for row in questions[key]], aside
+    return [rows[number] for group in reversed(kept) for number in group], aside
 
 
 def to_examples(

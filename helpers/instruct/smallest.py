@@ -8,6 +8,7 @@ It teaches one task (:mod:`helpers.instruct.product_rows`), and with it to answe
 from __future__ import annotations
 
 import argparse
+import itertools
 from pathlib import Path
 
 import torch
@@ -37,10 +38,11 @@ def train_smallest(output_dir: Path, steps: int = STEPS) -> float:
     model = get_peft_model(base.float(), config).train()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=RATE)
     examples = [prompt.example(r["instruction"], r["output"], r["input"]) for r in product_rows(steps * BATCH, SEED)]
+    rows = itertools.cycle(examples)  # there are 650 products at most
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = RATE * (1 - step / steps)
-        loss = batch_loss(model, examples[step * BATCH : (step + 1) * BATCH], prompt.pad_id)
+        loss = batch_loss(model, list(itertools.islice(rows, BATCH)), prompt.pad_id)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

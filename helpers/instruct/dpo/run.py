@@ -36,14 +36,13 @@ NOT_IN_THE_WEIGHTS = {
 
 @dataclass
 class DpoHistory:
-    """What a run logged at each step: loss (nats a pair), rewards of both answers, their margin, share of pairs right."""
+    """What a run logged at each step: loss (nats a pair), rewards of both answers, their margin."""
 
     steps: list[int]
     losses: list[float]
     chosen: list[float]
     rejected: list[float]
     margins: list[float]
-    accuracies: list[float]
     seconds: float
     resumed_from: int = 0
 
@@ -109,7 +108,7 @@ def prefer(
     log = [row for row in trainer.state.log_history if "rewards/margins" in row]
     return DpoHistory(
         *([float(row[key]) for row in log] for key in ("step", "loss", "rewards/chosen", "rewards/rejected")),
-        *([float(row[key]) for row in log] for key in ("rewards/margins", "rewards/accuracies")),
+        margins=[float(row["rewards/margins"]) for row in log],
         seconds=time.perf_counter() - start,
         resumed_from=step_of(last) if last else 0,
     )

@@ -23,7 +23,13 @@ class WinRate:
 
 
 def wins(values: Tensor) -> Tensor:
-    """Which pairs the chosen answer wins, (N,), of values (N, 2): 1, 0, or ½ for a tie."""
+    """Which pairs the chosen answer wins, (N,), of values (N, 2): 1, 0, or ½ for a tie.
+
+    Raises :class:`InputError` for a value that is NaN: it would pass for a tie.
+    """
+    if values.isnan().any():
+        bad = int(values.isnan().any(1).nonzero()[0])
+        raise InputError("a value of a pair is not a number (NaN)", place=f"pair {bad}", hint="did the model overflow?")
     return (torch.sign(values[:, 0] - values[:, 1]) + 1) / 2
 
 

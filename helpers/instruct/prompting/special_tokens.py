@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 SPARE_TOKENS = ("<pad>", "[PAD]", "<|pad|>", "<|finetune_right_pad_id|>", "<|vision_pad|>", "<unk>", "[UNK]")
 """Tokens that no ordinary text needs; the first that a tokenizer holds becomes PAD where it has none of its own."""
 MARK = "답답답"
+DAY = date(2024, 7, 26)
+"""What a chat template that asks for the date is told (Llama 3's own default): with today's, training and use would differ."""
 
 
 def need_eos(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -69,7 +72,7 @@ def special_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
 def rendered(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, Any]], **options: bool) -> str:
     """A conversation in the words of the chat template. Raises :class:`InputError` where the template refuses it."""
     try:
-        return tokenizer.apply_chat_template(messages, tokenize=False, **options)
+        return tokenizer.apply_chat_template(messages, tokenize=False, strftime_now=DAY.strftime, **options)
     except TemplateError as error:  # Mistral's and Gemma's take no system message
         raise InputError(
             f"the model's chat template refuses this conversation: {error}",

@@ -1,5 +1,7 @@
-"""Who answers: transformers here, vLLM in ``vllm_backend.py``; both take token ids of one prompt object and give the same
-three things: free text, a choice of labels, label likelihoods."""
+"""Who answers: transformers here, vLLM in ``helpers/instruct/vllm_engine/backend.py``.
+
+Both take token ids of one prompt object and give the same three things: free text, a choice of labels, label likelihoods.
+"""
 
 from __future__ import annotations
 

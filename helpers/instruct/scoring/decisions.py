@@ -26,7 +26,16 @@ def decide(
 
 
 def scored(likelihoods: Tensor, rule: Rule, *, lengths: Sequence[int] = (), free: Tensor | None = None) -> Tensor:
-    """What :func:`decide` compares, (N, L); larger is better. Raises :class:`InputError` where the rule lacks its part."""
+    """What :func:`decide` compares, (N, L); larger is better.
+
+    Raises :class:`InputError` where the rule lacks its part, and for NaN, of which one would pass for the largest.
+    """
+    for name, values in (("likelihoods", likelihoods), ("free", free)):
+        if values is not None and values.isnan().any():
+            row = int(values.isnan().any(1).nonzero()[0])
+            raise InputError(
+                "a likelihood is not a number (NaN)", place=f"{name}, row {row}", hint="did the model overflow?"
+            )
     if rule == "sum":
         return likelihoods
     if rule in ("token", "character"):

@@ -12,6 +12,7 @@ import pandas as pd
 
 from helpers.course.errors import InputError
 from helpers.instruct.prompts import Prompt
+from helpers.instruct.rows import in_line
 
 CONTENT_FREE = ("N/A", "[MASK]", "…")
 """Texts that say nothing and hold no label: a model's answers to them are its habit, not its judgement (arXiv 2102.09690)."""
@@ -40,8 +41,14 @@ class ZeroShotTask:
         return self._template(phrasing).format_map(_Everywhere(text))
 
     def prompts(self, prompt: Prompt, table: pd.DataFrame, phrasing: str | None = None) -> list[list[int]]:
-        """Token ids of one question for each row of the table."""
-        return [prompt.prompt_ids(self.question(row, phrasing)) for row in table.to_dict("records")]
+        """Token ids of one question for each row of the table. Raises :class:`InputError` that names task and line."""
+        ids = []
+        for row in table.to_dict("records"):
+            try:
+                ids.append(prompt.prompt_ids(self.question(row, phrasing)))
+            except InputError as error:
+                raise in_line(error, self.name, row.get("line")) from error
+        return ids
 
     def label_ids(self, prompt: Prompt) -> list[list[int]]:
         """Token ids of the label words as this prompt trains answers, without the EOS after them."""

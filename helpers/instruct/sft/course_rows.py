@@ -13,10 +13,11 @@ from helpers.instruct.prompts import Example, Prompt
 from helpers.instruct.rows import (
     TOO_LONG,
     Row,
+    passages,
     place_of,
     question_of,
     read_rows,
-    split_by_question,
+    split_by_text,
     to_examples,
     trained_share,
 )
@@ -57,7 +58,7 @@ class Prepared:
 
 
 def prepared(settings: InstructionSettings, prompt: Prompt) -> Prepared:
-    """Read, split by question, tokenise. Rows that cannot be used go to ``output_dir/rows.jsonl.rejected.jsonl``."""
+    """Read, split by text, tokenise. Rows that cannot be used go to ``output_dir/rows.jsonl.rejected.jsonl``."""
     rejects = Rejects(settings.output_dir / "rows.jsonl")
     if settings.train_path is None:
         rows, said = course_rows(rejects, settings.max_rows, settings.seed)
@@ -65,10 +66,10 @@ def prepared(settings: InstructionSettings, prompt: Prompt) -> Prepared:
         rows = read_rows(settings.train_path, rejects, settings.max_rows, settings.seed)
         said = f"rows of {short_path(settings.train_path)}"
     if settings.val_path is None:
-        train, aside = split_by_question(rows, settings.val_share, settings.max_val_rows, settings.seed)
+        train, aside = split_by_text(rows, settings.val_share, settings.max_val_rows, settings.seed)
     else:
         aside = read_rows(settings.val_path, rejects, settings.max_val_rows, settings.seed)
-        train = without_questions(rows, aside, rejects)
+        train = without_texts(rows, aside, rejects)
     train, examples = to_examples(train, prompt, settings.max_seq_length, rejects)
     aside, held_out = to_examples(aside, prompt, settings.max_seq_length, rejects)
     rejects.save()
@@ -93,13 +94,16 @@ def course_rows(rejects: Rejects, limit: int | None = None, seed: int = 13) -> t
     ], f"{len(products)} products to sort into domains, {len(tasks)} rows of {short_path(path)}"
 
 
-def without_questions(rows: Sequence[Row], others: Sequence[Row], rejects: Rejects) -> list[Row]:
-    """``rows`` less those whose question stands in ``others``: what is validated on must not be learned."""
-    known = set(map(question_of, others))
+def without_texts(rows: Sequence[Row], others: Sequence[Row], rejects: Rejects) -> list[Row]:
+    """``rows`` less those whose question or passage stands in ``others``: what is validated on must not be learned."""
+    both = [*rows, *others]
+    texts = [{question_of(row), *own} for row, own in zip(both, passages(both), strict=True)]
+    known = set().union(*texts[len(rows) :])
     kept = []
-    for row in rows:
-        if question_of(row) in known:
-            rejects.add(row, *place_of(row), "the question stands in the validation rows")
+    for row, own in zip(rows, texts, strict=False):
+        if own & known:
+            what = "question" if question_of(row) in known else "passage"
+            rejects.add(row, *place_of(row), f"the {what} stands in the validation rows")
         else:
             kept.append(row)
     return kept

@@ -87,10 +87,10 @@ class InstructionSettings(LessonSettings):
     def _best_needs_validation(self) -> Self:
         if self.load_best_model_at_end and self.evaluation_strategy == "no":
             raise ValueError("load_best_model_at_end needs evaluation_strategy steps or epoch")
-        if self.load_best_model_at_end and self.evaluation_strategy == "steps" and self.save_steps % self.eval_steps:
+        if self.load_best_model_at_end and self.evaluation_strategy == "steps" and self.save_steps != self.eval_steps:
             raise ValueError(
-                f"the best checkpoint can only be kept where it was validated: save_steps {self.save_steps} must be a "
-                f"multiple of eval_steps {self.eval_steps}"
+                "the best checkpoint can only be kept where every validation has one: save_steps "
+                f"{self.save_steps} must be eval_steps, {self.eval_steps}"
             )
         return self
 

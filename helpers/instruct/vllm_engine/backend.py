@@ -20,7 +20,12 @@ class VllmBackend:
     """A running engine; ``adapter``: the name by which it knows the adapter that speaks here (None: the base does)."""
 
     def __init__(self, engine: Engine, prompt: Prompt, *, name: str, adapter: str | None = None) -> None:
-        self.prompt, self.room, self._engine, self._adapter = prompt, engine.context, engine, adapter
+        self.prompt, self.room, self._engine, self._adapter = (
+            prompt,
+            engine.context - 1,
+            engine,
+            adapter,
+        )  # it writes one
         config = engine.llm.llm_engine.vllm_config
         self.facts = {
             "model": name,

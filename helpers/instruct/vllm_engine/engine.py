@@ -83,6 +83,7 @@ class Engine:
         os.environ |= {"VLLM_CPU_KVCACHE_SPACE": os.environ.get("VLLM_CPU_KVCACHE_SPACE", "1")} | QUIET
         logging.getLogger("vllm").setLevel(logging.ERROR)  # Unsloth imported it and set another
         before = set(psutil.Process().children(recursive=True))
+        known = self._log.stat().st_size if self._log.is_file() else 0
         with output_to(self._log):
             from vllm import LLM
             from vllm.lora.request import LoRARequest
@@ -98,14 +99,16 @@ class Engine:
                     "vLLM's engine did not start",
                     file=short_path(self._log),
                     given=str(error).splitlines()[0],
-                    hint="its last words: " + last_error(self._log),
+                    hint="its last words: " + last_error(self._log, known),
                 ) from error
-        if prompt is None:
-            self.prompt = Prompt.load(
-                folder, self.llm.get_tokenizer()
-            )  # the ids that vLLM itself would give are the same
-        self.adapters = {name: LoRARequest(name, n, str(path)) for n, (name, path) in enumerate(adapters.items(), 1)}
         self._processes = engine_processes(before)
+        self.adapters = {name: LoRARequest(name, n, str(path)) for n, (name, path) in enumerate(adapters.items(), 1)}
+        if prompt is None:
+            try:  # the ids that vLLM itself would give are the same
+                self.prompt = Prompt.load(folder, self.llm.get_tokenizer())
+            except InputError:
+                self.close()
+                raise
 
     def ask(
         self, prompts: Sequence[Sequence[int]], adapter: str | Sequence[str | None] | None = None, **sampling: Any

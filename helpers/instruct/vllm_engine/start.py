@@ -64,9 +64,13 @@ def engine_processes(before: set[psutil.Process]) -> list[psutil.Process]:
     return found
 
 
-def last_error(log: Path) -> str:
-    """The last line of a log that speaks of an error, at most 300 characters; ``none`` where no line does."""
-    lines = [line for line in log.read_text(errors="replace").splitlines() if "Error" in line]
+def last_error(log: Path, since: int = 0) -> str:
+    """The last line of a log that speaks of an error, at most 300 characters; ``none`` where no line does.
+
+    ``since``: bytes of the log that were there before.
+    """
+    text = log.read_bytes()[since:].decode(errors="replace")
+    lines = [line for line in text.splitlines() if "Error" in line]
     return (lines or ["none"])[-1][-300:]
 
 
