@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as arrow_parquet
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
@@ -338,6 +340,11 @@ def test_every_cell_is_text(tmp_path):
         "n": ["1", "2"], "x": ["0.5", ""], "b": ["true", "false"]
     }  # fmt: skip
     assert read_table(tmp_path / "a.csv").to_dict("list") == {"n": ["007", ""], "x": ["NA", "nan"]}
+
+
+def test_a_number_that_is_none_is_an_empty_cell(tmp_path):
+    arrow_parquet.write_table(pa.table({"x": pa.array([0.5, float("nan"), None])}), tmp_path / "a.parquet")
+    assert read_table(tmp_path / "a.parquet")["x"].tolist() == ["0.5", "", ""]
 
 
 def test_quotation_marks_can_be_taken_as_they_are(tmp_path):

@@ -7,6 +7,8 @@ from collections import OrderedDict
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as arrow_parquet
 import pytest
 from pydantic import Field
 
@@ -88,9 +90,12 @@ def cut_parquet(folder: Path):
     read_table(folder / "rows.parquet")
 
 
-def nested_parquet(folder: Path):
-    pd.DataFrame({"positives": [["가", "나"]]}).to_parquet(folder / "rows.parquet")
-    read_table(folder / "rows.parquet")
+def parquet(*columns, names=("text",)):
+    def read(folder: Path):
+        arrow_parquet.write_table(pa.table(list(columns), names=list(names)), folder / "rows.parquet")
+        read_table(folder / "rows.parquet")
+
+    return read
 
 
 def weights(change):
@@ -243,8 +248,19 @@ CASES = {
     ),
     "a parquet file cut short": (cut_parquet, ["no readable parquet file", "rows.parquet", "cut short"]),
     "lists in a parquet column": (
-        nested_parquet,
+        parquet([["가", "나"]], names=["positives"]),
         ["this column holds list", "rows.parquet, column positives", "text or numbers"],
+    ),
+    **{
+        f"bytes in a parquet column of {kind}": (
+            parquet(pa.array([b"four"], kind)),
+            [f"this column holds {kind}", "rows.parquet, column text", "text or numbers"],
+        )
+        for kind in (pa.binary(), pa.large_binary(), pa.binary(4), pa.binary_view())
+    },
+    "two parquet columns of one name": (
+        parquet(["가"], ["나"], names=["text", "text"]),
+        ["two columns have the same name", "rows.parquet", "given:   text"],
     ),
     "a jsonl table whose keys change": (
         table("rows.jsonl", '{"query": "가", "document": "나"}\n{"query": "가", "documnet": "나"}\n'),

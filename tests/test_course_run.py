@@ -11,7 +11,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from jupyter_client.kernelspec import NoSuchKernel
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from helpers.course import launch
 from helpers.course.errors import InputError
@@ -412,11 +412,28 @@ def test_short_forms_stand_for_the_names_of_the_lesson(tmp_path):
         ("no table", "needs the columns"),
         ("| profile | minutes |\n|---|---|\n| cpu | 1 |", "needs the columns"),
         ("| profile | minutes | peak memory |\n|---|---|---|\n| t4 | 1 | 2 |", "no row `cpu`"),
+        ("| profile | minutes | peak memory |\n|---|---|---|\n| cpu | 1 |", "2 cells of 3"),
     ],
 )
 def test_a_measured_table_that_cannot_be_filled_is_said(table, wrong):
     with pytest.raises(ValueError, match=wrong):
         measured_table(f"# Title\n<!-- measured -->\n{table}", 1, 1)
+
+
+def test_a_marker_for_measured_figures_that_shares_its_line_is_said():
+    with pytest.raises(ValueError, match="line of its own"):
+        measured_table("here: <!-- measured -->\n| profile | minutes | peak memory |\n| cpu | 1 | 2 |", 1, 1)
+
+
+def test_pieces_of_a_progress_bar_are_stored_as_the_bar_looked_at_the_end(tmp_path):
+    path, executed = write_lesson(tmp_path, "00_a"), tmp_path / "executed.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    pieces = [("stderr", "\r 10%"), ("stderr", "\r 50%"), ("stderr", "\r100%"), ("stderr", "\n"), ("stdout", "done\n")]
+    notebook.cells[1].outputs = [new_output("stream", name=name, text=text) for name, text in pieces]
+    nbformat.write(notebook, executed)
+    store_outputs(Lesson(path), executed, Outcome("ok", 60.0, 2048))
+    stored = nbformat.read(path, as_version=4).cells[1].outputs
+    assert [(output.name, output.text) for output in stored] == [("stderr", "100%\n"), ("stdout", "done\n")]
 
 
 def test_a_lesson_without_the_marker_is_left_as_it_was(tmp_path):

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from helpers.course.errors import InputError
-from helpers.course.files import sample_data
+from helpers.course.files import read_jsonl, sample_data
 from helpers.course.rejects import Rejects
 from helpers.data.benchmark_hub import read_hub
 from helpers.data.benchmarks import BENCHMARKS, find_file, read_benchmark, stratified_sample
@@ -138,7 +138,7 @@ def test_a_set_of_the_hub_becomes_the_same_table(tmp_path, names):
     told = dict(path="parquet", data_files={"test": str(tmp_path / "test.parquet")}, cache_dir=str(tmp_path / "cache"))
     table = read_hub("nsmc", revision=None, **told)
     assert table.to_dict("list") == {"document": ["좋다", "나쁘다"], "label": ["positive", "negative"], "line": [1, 2]}
-    with pytest.raises(InputError, match="lacks the column premise"):
+    with pytest.raises(InputError, match=r"(?s)lacks the column premise.*where: +parquet"):
         read_hub("kornli", name=None, revision=None, **told)
 
 
@@ -158,6 +158,32 @@ def test_a_row_of_the_hub_without_text_and_a_hub_that_is_not_there_are_told(tmp_
     monkeypatch.setattr(datasets, "load_dataset", unreachable)
     with pytest.raises(InputError, match=r"(?s)gives no NSMC.*data_dir.*no way"):
         read_hub("nsmc")
+
+
+def hub_set(tmp_path, documents, labels, names=("negative", "positive")):
+    features = {"document": datasets.Value("string"), "label": datasets.ClassLabel(names=list(names))}
+    rows = datasets.Dataset.from_dict({"document": documents, "label": labels}, datasets.Features(features))
+    rows.to_parquet(tmp_path / "test.parquet")
+    files = {"test": str(tmp_path / "test.parquet")}
+    return {"path": "parquet", "data_files": files, "cache_dir": str(tmp_path / "cache"), "revision": None}
+
+
+def test_a_missing_text_of_the_hub_can_be_saved_among_the_rejects(tmp_path):
+    rejects = Rejects(tmp_path / "rows.jsonl")
+    assert len(read_hub("nsmc", rejects, **hub_set(tmp_path, ["좋다", None], [1, 0]))) == 1
+    assert read_jsonl(rejects.save())[0]["row"]["document"] == ""
+
+
+@pytest.mark.parametrize(
+    ("documents", "labels", "words"),
+    [
+        (["좋다", "나쁘다"], [1, -1], r"label does not exist.*where: +parquet.*given: +-1"),
+        ([None, " "], [1, 0], r"no row to ask about.*where: +parquet.*2 x a text is empty"),
+    ],
+)
+def test_a_set_of_the_hub_without_labels_or_texts_is_refused(tmp_path, documents, labels, words):
+    with pytest.raises(InputError, match=f"(?s){words}"):
+        read_hub("nsmc", Rejects(tmp_path / "rows.jsonl"), **hub_set(tmp_path, documents, labels))
 
 
 def test_a_wanted_column_that_stands_twice_is_refused(tmp_path):

@@ -167,15 +167,27 @@ def test_e5_rows_are_read_checked_and_written(tmp_path):
     ]
     path = tmp_path / "a.jsonl"
     path.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
-    with pytest.raises(InputError, match=r"(?s)two texts of this row are the same.*row 2"):
+    with pytest.raises(InputError, match=r"(?s)two texts of this row are the same.*line 2"):
         read_e5(path)
     rejects = Rejects(tmp_path / "out")
     pairs = read_e5(path, rejects=rejects)
     assert pairs.texts() == [("질문", "글", "딴 글")] and rejects.rows[0]["row"]["query"] == "글!"
+    assert rejects.rows[0]["line"] == 2
     assert read_e5(write_e5(tmp_path / "b.jsonl", pairs)) == pairs
     (tmp_path / "c.jsonl").write_text('{"query": "질문", "document": "글"}\n', encoding="utf-8")
     with pytest.raises(InputError, match="three texts"):
         read_e5(tmp_path / "c.jsonl")
+
+
+def test_refused_e5_rows_keep_their_lines_behind_others_and_a_file_of_them_alone_is_refused(tmp_path):
+    texts = [("", "글", "딴 글"), ("글!", "글", "또"), ("질문", "글", "딴 글"), ("또!", "글", "또")]
+    rows = [dict(zip(("query", "document", "hard_negative"), row, strict=True)) for row in texts]
+    rejects = Rejects(tmp_path / "out")
+    for _ in range(2):
+        assert read_e5(write_jsonl(tmp_path / "a.jsonl", rows), rejects=rejects).first == ["질문"]
+    assert [row["line"] for row in rejects.rows] == [1, 2, 4] * 2
+    with pytest.raises(InputError, match=r"(?s)no e5 row.*2 x two texts of this row are the same"):
+        read_e5(write_jsonl(tmp_path / "b.jsonl", [rows[1], rows[3]]), rejects=Rejects(tmp_path / "out"))
 
 
 def test_e5_rows_of_products_take_documents_of_the_same_category():

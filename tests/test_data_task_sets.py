@@ -192,6 +192,8 @@ def test_limits_refuse_long_rows_and_balance_tasks(tmp_path, phrasings):
     made = build(items, phrasings, rejects, max_characters=200, most=5)
     assert made.counts() == {"paraphrasing": 5} and made.left_out == {"paraphrasing": 15}
     assert rejects.counts == {"the row has more than 200 characters": 1}
+    with pytest.raises(InputError, match=r"(?s)too few rows.*given: +-1"):
+        build(items, phrasings, rejects, most=-1)
 
 
 PUBLIC = {
@@ -244,6 +246,37 @@ def test_titles_of_a_search_collection(tmp_path, phrasings):
     assert found == {"title_generation": 1, "title_to_contents": 1, "text_completion": 1}
 
 
+def test_a_faulty_line_of_a_search_collection_is_kept_and_the_others_are_read(tmp_path):
+    documents = [{"_id": "d1", "title": "제목", "text": ""}, {"_id": "d2", "text": TEXT * 2}, {"_id": "d3"}]
+    write_jsonl(tmp_path / "wikinews" / "corpus.jsonl", documents)
+    write_jsonl(tmp_path / "wikinews" / "queries.jsonl", [{"_id": "q1", "text": "보관함 소식"}])
+    judged = "query-id\tcorpus-id\tscore\nq1\td1\t1\nq1\td2\t1\n"
+    (tmp_path / "wikinews" / "qrels.tsv").write_text(judged, encoding="utf-8")
+    rejects = Rejects(tmp_path / "out.jsonl")
+    assert [item.content.name for item in read_sources([tmp_path], rejects).items] == ["wikinews:q1:d2"]
+    assert [(entry["line"], entry["reason"]) for entry in rejects.rows] == [
+        (3, "the key text must hold text, and so must title where it is there"),
+        (None, "text: is empty"),
+    ]
+    assert rejects.rows[1]["row"]["corpus-id"] == "d1" and rejects.rows[1]["file"].endswith("wikinews")
+
+
+def test_a_file_named_beside_a_corpus_is_read_and_a_search_collection_that_nobody_knows_is_said(tmp_path):
+    write_jsonl(tmp_path / "hansol" / "corpus.jsonl", [{"_id": "d1", "text": TEXT}])
+    rejects = Rejects(tmp_path / "out.jsonl")
+    sources = read_sources([write_jsonl(tmp_path / "hansol" / "mine.jsonl", READY), tmp_path], rejects)
+    assert len(sources.items) == len(READY)
+    assert [name.rsplit("/", 1)[-1] for name in sources.unread] == ["hansol"]
+
+
+def test_a_table_reached_twice_keeps_its_lines(tmp_path):
+    path = tmp_path / "nsmc_train.tsv"
+    path.write_text("id\tdocument\tlabel\n1\t\t1\n2\t별로\t0\n", encoding="utf-8")
+    rejects = Rejects(tmp_path / "out.jsonl")
+    assert [item.line for item in read_sources([tmp_path, path], rejects).items] == [3, 3]
+    assert [entry["line"] for entry in rejects.rows] == [2, 2]
+
+
 def test_sources_that_cannot_be_read_are_named(tmp_path):
     rejects = Rejects(tmp_path / "out.jsonl")
     with pytest.raises(InputError, match="does not exist"):
@@ -294,7 +327,9 @@ def test_rows_in_three_keys_are_read_and_written(tmp_path):
         {"instruction": "요약해 줘.\n비가 온다.", "input": "", "output": "비", "task": "Summarization"},
         {"instruction": "인사해 줘.", "input": "", "output": "안녕!", "task": "free_response"},
     ]
-    main(["--source", str(tmp_path / "four.jsonl"), "--output", str(tmp_path / "three.jsonl"), "--three_keys"])
+    told = ["--source", "four.jsonl", "--output", "three.jsonl", "--card", "card.md"]
+    main([*(word if word.startswith("--") else str(tmp_path / word) for word in told), "--three_keys"])
+    assert 'A row is `{"input", "output", "Task_name"}`' in (tmp_path / "card.md").read_text(encoding="utf-8")
     assert read_jsonl(tmp_path / "three.jsonl") == [
         {"input": one["instruction"], "output": one["output"], "Task_name": one["task"]} for one in rows
     ]

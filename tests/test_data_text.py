@@ -30,6 +30,19 @@ def test_normalise_joins_letters_spaces_and_drops_what_nobody_sees():
     assert normalise("ㅋㅋ …") == "ㅋㅋ …", "letters that stand apart on purpose and the ellipsis stay"
 
 
+def test_what_an_invisible_character_kept_apart_is_joined():
+    for apart in ("\u1112\u200b\u1161\u11ab", "e\u00ad\u0301"):
+        whole = unicodedata.normalize("NFC", apart.replace("\u200b", "").replace("\u00ad", ""))
+        assert normalise(apart) == text_key(apart) == whole and len(whole) == 1
+
+
+@settings(max_examples=100, deadline=None)
+@given(TEXTS)
+def test_a_normal_form_is_nfc_and_its_own_normal_form(text):
+    clean = normalise(text)
+    assert clean == normalise(clean) == unicodedata.normalize("NFC", clean)
+
+
 def test_every_character_that_normalise_changes_is_doubtful():
     """All of Unicode, after a letter that it could join: the scan may never miss what the slow way would change."""
     signs = [chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000]

@@ -118,8 +118,10 @@ def histogram_figure(
     return _finish(figure, axes, title, x, "count", legend=len(values) > 1)
 
 
-def similarity_figure(matrix: np.ndarray, rows: Sequence[str], columns: Sequence[str], title: str) -> Figure:
-    """A matrix of similarities, shape (len(rows), len(columns)), with its numbers written in."""
+def similarity_figure(
+    matrix: np.ndarray, rows: Sequence[str], columns: Sequence[str], title: str, x: str = "", y: str = ""
+) -> Figure:
+    """A matrix of similarities or shares, shape (len(rows), len(columns)), with its numbers written in."""
     figure, axes = plt.subplots(figsize=(6.8, max(2.4, 0.5 * len(rows) + 1.6)))
     axes.imshow(matrix, aspect="auto", vmin=min(0.0, float(np.min(matrix))), vmax=max(1.0, float(np.max(matrix))))
     axes.set_xticks(range(len(columns)), columns, rotation=20, ha="right")
@@ -127,7 +129,7 @@ def similarity_figure(matrix: np.ndarray, rows: Sequence[str], columns: Sequence
     axes.grid(visible=False)
     for (row, column), value in np.ndenumerate(matrix):
         axes.text(column, row, f"{value:.2f}", ha="center", va="center", color="white" if value > 0.6 else INK)
-    return _finish(figure, axes, title, "", "")
+    return _finish(figure, axes, title, x, y)
 
 
 def _label(value: float) -> str:

@@ -43,7 +43,7 @@ def store_outputs(lesson: Lesson, executed: Path, outcome: Outcome) -> None:
     for number, (cell, done) in enumerate(zip(notebook.cells, ran.cells, strict=True), 1):
         if cell.cell_type == "code":
             cell.execution_count = done.execution_count
-            cell.outputs = [_clean(output) for output in done.outputs]
+            cell.outputs = [_clean(output) for output in _joined(done.outputs)]
             _refuse_machine_paths(cell.outputs, lesson, number)
     notebook.metadata.pop("papermill", None)
     _write_measured(notebook, lesson, outcome)
@@ -54,7 +54,9 @@ def store_outputs(lesson: Lesson, executed: Path, outcome: Outcome) -> None:
 def measured_table(text: str, minutes: float, memory_gb: float) -> str:
     """``text`` with the cpu row of the table after the marker rewritten. :class:`ValueError`: it is not there."""
     lines = text.split("\n")
-    start = next(n for n, line in enumerate(lines) if line.strip() == MARKER)
+    start = next((n for n, line in enumerate(lines) if line.strip() == MARKER), None)
+    if start is None:
+        raise ValueError("the marker for measured figures needs a line of its own")
     rows = [n for n in range(start + 1, len(lines)) if lines[n].lstrip().startswith("|")]
     columns = [name.lower() for name in _cells(lines[rows[0]])] if rows else []
     if not {"minutes", "peak memory"} <= set(columns):
@@ -63,6 +65,8 @@ def measured_table(text: str, minutes: float, memory_gb: float) -> str:
     if row is None:
         raise ValueError("the table after the marker has no row `cpu`")
     cells = _cells(lines[row])
+    if len(cells) < len(columns):
+        raise ValueError(f"the row `cpu` of the table after the marker has {len(cells)} cells of {len(columns)}")
     cells[columns.index("minutes")] = f"{max(minutes, 0.1):.1f}"
     cells[columns.index("peak memory")] = f"{memory_gb:.1f} GB"
     lines[row] = f"| {' | '.join(cells)} |"
@@ -87,6 +91,17 @@ def _write_measured(notebook: nbformat.NotebookNode, lesson: Lesson, outcome: Ou
         raise InputError(
             str(error), file=lesson.path.name, hint="helpers/course/refresh.py shows the format"
         ) from error
+
+
+def _joined(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
+    """Neighbouring pieces of one stream as one: a progress bar arrives in many, each meant to overwrite the one before."""
+    joined: list[nbformat.NotebookNode] = []
+    for output in outputs:
+        if joined and output.output_type == "stream" == joined[-1].output_type and output.name == joined[-1].name:
+            joined[-1].text += output.text
+        else:
+            joined.append(output)
+    return joined
 
 
 def _clean(output: nbformat.NotebookNode) -> nbformat.NotebookNode:

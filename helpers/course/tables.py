@@ -20,6 +20,14 @@ if TYPE_CHECKING:
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 ENDINGS = (".csv", ".tsv", ".txt", ".jsonl", ".parquet")
 WRITABLE = (".csv", ".tsv", ".jsonl", ".parquet")
+NO_TEXT = (
+    pa.types.is_nested,
+    pa.types.is_binary,
+    pa.types.is_large_binary,
+    pa.types.is_fixed_size_binary,
+    pa.types.is_binary_view,
+)
+"""Kinds of parquet columns that are neither text nor numbers."""
 
 
 def read_table(
@@ -51,7 +59,7 @@ def read_table(
 def write_table(path: str | Path, table: pd.DataFrame, encoding: str = "utf-8") -> Path:
     """Write a table atomically; the ending of the name chooses the format, as in :func:`read_table` (no ``.gz``).
 
-    Raises :class:`InputError` where a character cannot be written in ``encoding``, with row and column.
+    Raises :class:`InputError` where a character cannot be written in ``encoding``, with its line.
     """
     path = Path(path)
     ending = path.suffix.lower()
@@ -153,12 +161,16 @@ def _no_row(row: dict[str, object], keys: list[str]) -> tuple[str | None, object
 
 
 def _cell(value: object) -> str:
-    return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    empty = value is None or value != value  # NaN
+    return "" if empty else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _parquet(path: Path) -> pd.DataFrame:
     data = read_bytes(path)
     try:
+        names = arrow_parquet.read_schema(pa.BufferReader(data)).names
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise InputError("two columns have the same name", file=short_path(path), given=twice[0])
         table = arrow_parquet.read_table(pa.BufferReader(data))
     except (pa.ArrowException, OSError) as error:
         raise InputError(
@@ -167,7 +179,7 @@ def _parquet(path: Path) -> pd.DataFrame:
             hint=f"the parser says: {str(error).split('. ')[0]}",
         ) from error
     for field in table.schema:
-        if pa.types.is_nested(field.type) or pa.types.is_binary(field.type):
+        if any(is_kind(field.type) for is_kind in NO_TEXT):
             raise InputError(
                 f"this column holds {field.type}, not text or numbers",
                 file=short_path(path),

@@ -62,19 +62,22 @@ def read_e5(path: str | Path, *, rejects: Rejects | None = None) -> Pairs:
     Beyond an empty text, a row is refused when two of its three texts are the same but for spaces, punctuation and
     case.
     """
-    path = Path(path)
+    path, before = Path(path), len(rejects or ())
     pairs = read_pairs(path, rejects=rejects)
     if pairs.negatives is None:
         raise InputError("e5 rows need three texts", file=short_path(path), allowed=E5_COLUMNS)
+    lines = RowLines(path, rejects=rejects, since=before)  # without those that read_pairs refused
     good = []
     for row, texts in enumerate(pairs.texts()):
         if len({text_key(text) or text for text in texts}) == len(texts):  # a text may be all signs, such as ○
             good.append(row)
             continue
         why, values = "two texts of this row are the same", dict(zip(E5_COLUMNS, texts, strict=True))
-        if rejects is None:
-            raise InputError(why, file=short_path(path), place=f"row {row + 1}", given=" | ".join(texts))
-        rejects.add(values, short_path(path), None, why)
+        refuse(why, values, path, lines, row, rejects, " | ".join(texts))
+    if not good:
+        raise InputError(
+            "there is no e5 row in this file", file=short_path(path), given=rejects.summary() if rejects else None
+        )
     return pairs.take(good)
 
 

@@ -4,7 +4,7 @@
         --dev_output outputs/instructions_dev.jsonl --card outputs/README.md \\
         --zero_shot sample_data/zero_shot
 
-reads files and folders of source rows (known by their names: ``task_sources.py``), writes
+reads files and folders of source rows (known by their names: ``instruction_tasks/sources.py``), writes
 ``{"instruction", "input", "output", "task"}`` a line, and puts every row that was refused, with file, line and reason, into
 ``<output>.rejected.jsonl``. ``--zero_shot`` names the folder of the four zero-shot test sets; rows that hold a text of
 them are refused.
@@ -84,7 +84,8 @@ def make_set(
         write_jsonl(dev_output, (form(built.row) for built in dev))
     report = Report(sources, train, dev, rejects, made.left_out, leaked, index.sizes, time.perf_counter() - start)
     if card:
-        write_card(card, report, name=Path(output).name, seed=seed, n=n, threshold=threshold)
+        name = Path(output).name
+        write_card(card, report, name=name, seed=seed, n=n, threshold=threshold, three_keys=three_keys)
     return report
 
 

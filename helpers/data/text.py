@@ -28,7 +28,12 @@ def normalise(text: str) -> str:
 
     NFC joins Hangul letters (U+1112 U+1161 U+11AB) into syllables (U+D55C): the two look the same and are not equal.
     """
-    return " ".join(INVISIBLE.sub("", unicodedata.normalize("NFC", text)).split())
+    return " ".join(_composed(text).split())
+
+
+def _composed(text: str) -> str:
+    """NFC comes last: what an invisible character kept apart joins when it is gone."""
+    return unicodedata.normalize("NFC", INVISIBLE.sub("", text))
 
 
 def normalise_columns(table: pl.DataFrame) -> tuple[pl.DataFrame, int]:
@@ -54,4 +59,4 @@ def text_key(text: str) -> str:
     Texts with one key count as the same. An emoji is no letter (좋아요😀 and 좋아요😡 are one), and a comma between digits
     says nothing (1,000 is 1000, and 3,5 is 35): the corpora and models of this course were made under this key.
     """
-    return NO_LETTER.sub("", "".join(unicodedata.normalize("NFC", text).casefold().split()))
+    return NO_LETTER.sub("", "".join(_composed(text).casefold().split()))

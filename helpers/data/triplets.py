@@ -9,7 +9,7 @@ domainwise  the same, a file for each domain                            (--domai
 fused       all positives in one string, several negatives, one row for each anchor       (--num_negatives)
 
 The ending of an output's name chooses the format: .csv, .tsv, .jsonl or .parquet. Rows that could not be used stand
-with their reason in ``<output>.rejected.jsonl``. The methods themselves are in ``triplet_methods.py``.
+with their reason in ``<output>.rejected.jsonl``. The methods themselves are in ``triplet_making/methods.py``.
 """
 
 import argparse
@@ -31,7 +31,8 @@ from helpers.data.triplet_making.sets import Columns, TripletSet, by_domain
 
 __all__ = ["Columns", "TripletSet", "Written", "basic", "by_domain", "domainwise", "fused", "main", "write_set"]
 
-ALL = "all"
+ALL = " all "
+"""The set that is not split by domain; no domain can be this, for cells have no space at their ends."""
 METHODS = {
     "basic": "one pair for each positive column, each with one negative",
     "domainwise": "the same, a file for each domain",

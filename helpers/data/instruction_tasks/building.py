@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from helpers.course.errors import InputError
 from helpers.course.rejects import Rejects
 from helpers.data.instruction_tasks.extras import EXTRAS, Ready, extra
 from helpers.data.instruction_tasks.material import Material, Refused
@@ -70,6 +71,8 @@ def build(
     ``phrasings``: wordings by task. A row longer than ``max_characters`` in all is refused. ``most``: so many rows a task at
     the most, drawn by ``seed``.
     """
+    if most is not None and most < 1:
+        raise InputError("too few rows a task are asked for", place="most", given=most, allowed="1 or more")
     wordings = {task: extra.phrasings for task, extra in EXTRAS.items()} | dict(phrasings)
     good: list[Built] = []
     for item in items:

@@ -60,34 +60,46 @@ def write_card(
     seed: int,
     n: int,
     threshold: float,
+    three_keys: bool = False,
 ) -> Path:
     """Write :func:`card_text` atomically."""
     with atomic_write(path) as file:
-        file.write(card_text(report, name, seed, n, threshold))
+        file.write(card_text(report, name, seed, n, threshold, three_keys))
     return Path(path)
 
 
-def card_text(report: Report, name: str, seed: int, n: int, threshold: float) -> str:
+def card_text(report: Report, name: str, seed: int, n: int, threshold: float, three_keys: bool = False) -> str:
     """The data card in Markdown: counts, lengths, rules, sources, refused rows and the leakage check.
 
     The same run gives the same text: it holds no time and no path of a machine.
     """
+    form = '`{"instruction", "input", "output", "task"}`'
+    if three_keys:
+        form = '`{"input", "output", "Task_name"}`, with the instruction inside the input'
     parts = [
         f"# {name}: instruction data of {len(report.tasks)} tasks\n",
         f"{len(report.train):,} rows to train on, {len(report.dev):,} held out; seed {seed}. A row is "
-        '`{"instruction", "input", "output", "task"}`. Both sides share no article, table or source line.\n',
+        f"{form}. Both sides share no article, table or source line.\n",
         "## Tasks\n",
         *_task_table(report),
         "\n## Sources\n",
         *_source_table(report),
         "\n## Refused rows\n",
-        "| rows | reason |\n|---|---|",
-        *(f"| {count:,} | {reason} |" for reason, count in report.rejects.counts.most_common()),
-        f"\nAll of them stand, with file, line and reason, in `{report.rejects.path.name}`.\n",
+        *_refused(report.rejects),
         "## Leakage\n",
         *_leakage(report, n, threshold),
     ]
     return "\n".join(parts) + "\n"
+
+
+def _refused(rejects: Rejects) -> list[str]:
+    if not rejects.counts:
+        return ["None.\n"]
+    return [
+        "| rows | reason |\n|---|---|",
+        *(f"| {count:,} | {reason} |" for reason, count in rejects.counts.most_common()),
+        f"\nAll of them stand, with file, line and reason, in `{rejects.path.name}`.\n",
+    ]
 
 
 def _task_table(report: Report) -> list[str]:

@@ -1,6 +1,6 @@
 """How a material becomes the input and output of a task. Every draw comes from the generator that is handed in.
 
-A format only arranges what is there; whether the result is good is for the validator (``task_checks.py``) to say. It raises
+A format only arranges what is there; whether the result is good is for the validator (``checks.py``) to say. It raises
 :class:`helpers.data.instruction_tasks.material.Refused` where something is wrong that the finished row would no longer show.
 """
 

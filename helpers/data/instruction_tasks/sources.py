@@ -55,7 +55,7 @@ class Item:
 
 @dataclass
 class Sources:
-    """What the sources gave: items, how many held-out rows each file has, and files that no reader knows."""
+    """What the sources gave: items, how many held-out rows each file has, and what no reader knows."""
 
     items: list[Item] = field(default_factory=list)
     held_out: Counter[str] = field(default_factory=Counter)
@@ -74,9 +74,12 @@ def read_sources(paths: Iterable[str | Path], rejects: Rejects) -> Sources:
             raise InputError("this source does not exist", file=short_path(path))
         for found in [path, *sorted(path.rglob("*"))]:
             name = found.name.removesuffix(".gz")
-            if _is_collection(found):
-                sources.items += _collection_items(found)
-            elif found.is_dir() or _is_collection(found.parent) or _is_collection(found.parent.parent):
+            inside = found != path and (_is_collection(found.parent) or _is_collection(found.parent.parent))
+            if _is_collection(found) and found.name in BEIR_TITLES:
+                sources.items += _collection_items(found, rejects)
+            elif _is_collection(found):
+                sources.unread.append(short_path(found))
+            elif found.is_dir() or inside:
                 continue
             elif name in READERS or (found == path and name.endswith(".jsonl")):
                 sources.items += _file_items(found, READERS.get(name, _finished), rejects, sources.held_out)
@@ -113,8 +116,9 @@ def _numbered(path: Path, rejects: Rejects) -> Iterator[tuple[int | None, Mappin
     if path.name.removesuffix(".gz").endswith(".jsonl"):
         yield from numbered_objects(path, rejects)
         return
+    before = len(rejects)
     table = read_table(path, quoted=False, rejects=rejects)
-    lines = RowLines(path, quoted=False, rejects=rejects)
+    lines = RowLines(path, quoted=False, rejects=rejects, since=before)
     for number, row in enumerate(table.to_dict("records")):
         yield lines(number), row
 
@@ -123,20 +127,18 @@ def _is_collection(path: Path) -> bool:
     return path.is_dir() and any(path.glob("corpus.jsonl*"))
 
 
-def _collection_items(folder: Path) -> list[Item]:
-    """Titles and texts of a search collection whose queries are titles; nothing of any other."""
-    only = BEIR_TITLES.get(folder.name)
-    if only is None:
-        return []
-    found = read_beir(folder)
+def _collection_items(folder: Path, rejects: Rejects) -> Iterator[Item]:
+    """Titles and texts of a search collection whose queries are titles."""
+    found = read_beir(folder, rejects=rejects)
     found = found.of_split("train") if found.splits else found
     pairs = [(query, document) for query, documents in found.qrels.items() for document in documents]
-    items = []
     for query, document in pairs:
         name = f"{folder.name}:{query}:{document}"
-        content = material(ARTICLE, name, name, title=found.queries[query], text=found.corpus[document].text)
-        items.append(Item(content, short_path(folder), None, only))
-    return items
+        fields = {"title": found.queries[query], "text": found.corpus[document].text}
+        try:
+            yield Item(material(ARTICLE, name, name, **fields), short_path(folder), None, BEIR_TITLES[folder.name])
+        except Refused as reason:
+            rejects.add({"query-id": query, "corpus-id": document} | fields, folder, None, str(reason))
 
 
 def _text(row: Mapping[str, Any], key: str) -> str:
