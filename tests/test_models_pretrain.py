@@ -24,7 +24,7 @@ from helpers.course.files import REPOSITORY
 MODELS = REPOSITORY / "sample_data/models"
 sys.path.insert(0, str(MODELS))
 import pretrain  # noqa: E402 (a script beside the weights, not a package)
-from corpus import HOLD_OUT_SAMPLE, NEEDED, is_held_out, key_of, read_corpus, read_sample  # noqa: E402
+from corpus import HOLD_OUT_SAMPLE, NEEDED, is_held_out, key_of, read_corpus, read_sample, train_tokenizer  # noqa: E402
 from lm_run import Documents  # noqa: E402
 from loop import train  # noqa: E402
 
@@ -200,6 +200,15 @@ def test_auto_is_what_the_machine_multiplies_itself(tmp_path, monkeypatch, bf16,
 def test_a_vocabulary_smaller_than_the_alphabet_is_refused(tmp_path):
     with pytest.raises(SystemExit, match=r"encoder.vocab_size: 300 is too small for this text; bytes, special tokens"):
         pretrain.prepare(settings_of(tmp_path, "encoder.vocab_size=300"))
+
+
+@pytest.mark.parametrize("vocab_size", [1536, 2048])
+def test_a_small_vocabulary_spells_the_rarer_syllables_in_bytes(vocab_size):
+    """A corpus has more syllables than a lesson's vocabulary has places."""
+    lines = [f"{chr(0xAC00 + n)}{chr(0xAC00 + (n * 7) % 4000)} 가나다" for n in range(4000)]
+    tokenizer = train_tokenizer(iter(lines), vocab_size, pretrain.SPECIALS["lm"], "lm")
+    assert tokenizer.get_vocab_size() <= vocab_size
+    assert all(tokenizer.decode(tokenizer.encode(line).ids) == line for line in lines[::97])
 
 
 def test_pieces_with_shared_characters_start_close(run_dir):
