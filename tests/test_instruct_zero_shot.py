@@ -14,7 +14,7 @@ from helpers.instruct.prompts import Prompt
 from helpers.instruct.scoring.backends import TransformersBackend
 from helpers.instruct.scoring.figures import habit_figure, interval_figure
 from helpers.instruct.scoring.likelihood import naive_likelihoods
-from helpers.instruct.scoring.questions import TASKS
+from helpers.instruct.scoring.questions import TASKS, task_named
 from helpers.instruct.scoring.shared_beginnings import shared_prefix
 from helpers.instruct.zero_shot import (
     WAYS,
@@ -83,7 +83,9 @@ def test_braces_in_a_text_are_text():
     assert "{document} {0}" in TASKS["nsmc"].question({"document": "{document} {0}"})
 
 
-def test_a_phrasing_that_does_not_exist():
+def test_a_task_or_phrasing_that_does_not_exist():
+    with pytest.raises(InputError, match="there is no such task"):
+        task_named("klue")
     with pytest.raises(InputError, match="no such phrasing"):
         TASKS["nsmc"].question({"document": "가"}, "rude")
 

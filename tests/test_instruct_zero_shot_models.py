@@ -126,7 +126,7 @@ def test_vllm_is_told_all_that_the_settings_say(monkeypatch, tmp_path):
     base = models_to_ask(settings, {})["base"]
     wanted = {"at_once": 7, "batch_tokens": 320, "context": 640, "memory_share": 0.3, "dtype": "float16"}
     assert wanted.items() <= told.items()
-    assert (base.room, base.facts["batch_size"], base.facts["batch_tokens"]) == (640, 7, 320)
+    assert (base.room, base.facts["batch_size"], base.facts["batch_tokens"]) == (639, 7, 320)
 
 
 def test_weights_in_4_bits_are_asked_for_kept_and_said():

@@ -119,3 +119,10 @@ TASKS = {
     ),
 }
 """In the order of the seeds' table."""
+
+
+def task_named(name: str) -> ZeroShotTask:
+    """The task of that name, for the harness's task files. Raises :class:`InputError` that lists the names."""
+    if name not in TASKS:
+        raise InputError("there is no such task", place="task", given=name, allowed=list(TASKS))
+    return TASKS[name]
