@@ -369,22 +369,14 @@ def test_the_command_writes_a_file_for_each_domain(tmp_path):
     assert "the domain is empty" in kept and "설명 여섯" in kept
 
 
-def test_a_malformed_row_is_kept_once_though_it_has_no_domain(tmp_path):
+@pytest.mark.parametrize("domain", ["금융", "all"])
+def test_a_malformed_row_is_kept_once_though_it_has_no_domain(tmp_path, domain):
     data, out = tmp_path / "data.csv", tmp_path / "out"
-    table = small(domain=["금융"] * 3 + ["통신"] * 3, category=["예금"] * 6)
+    table = small(domain=[domain] * 3 + ["통신"] * 3, category=["예금"] * 6)
     data.write_text(table.write_csv() + "줄,이,짧다\n", encoding="utf-8")
     command("domainwise", data, "--domain_col", "domain", "--output_dir", out)
     kept = [path.name for path in out.glob("*.rejected.jsonl") if "짧다" in path.read_text(encoding="utf-8")]
-    assert kept == ["without_domain_supervised.csv.rejected.jsonl"]
-
-
-def test_a_domain_named_all_takes_no_malformed_row(tmp_path):
-    data, out = tmp_path / "data.csv", tmp_path / "out"
-    table = small(domain=["all"] * 3 + ["통신"] * 3, category=["예금"] * 6)
-    data.write_text(table.write_csv() + "줄,이,짧다\n", encoding="utf-8")
-    command("domainwise", data, "--domain_col", "domain", "--output_dir", out)
-    kept = [path.name for path in out.glob("*.rejected.jsonl") if "짧다" in path.read_text(encoding="utf-8")]
-    assert kept == ["without_domain_supervised.csv.rejected.jsonl"] and (out / "all_supervised.csv").exists()
+    assert kept == ["without_domain_supervised.csv.rejected.jsonl"] and (out / f"{domain}_supervised.csv").exists()
 
 
 def test_nothing_is_written_where_one_of_the_domains_would_overwrite_the_input(tmp_path):

@@ -20,12 +20,8 @@ class VllmBackend:
     """A running engine; ``adapter``: the name by which it knows the adapter that speaks here (None: the base does)."""
 
     def __init__(self, engine: Engine, prompt: Prompt, *, name: str, adapter: str | None = None) -> None:
-        self.prompt, self.room, self._engine, self._adapter = (
-            prompt,
-            engine.context - 1,
-            engine,
-            adapter,
-        )  # it writes one
+        self.prompt, self._engine, self._adapter = prompt, engine, adapter
+        self.room = engine.context - 1  # the engine always writes a token behind what it reads
         config = engine.llm.llm_engine.vllm_config
         self.facts = {
             "model": name,
