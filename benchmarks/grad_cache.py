@@ -4,21 +4,23 @@
     python benchmarks/grad_cache.py --batches 64 --repeats 3 --dtype bf16 --lora
 
 One step each (loss and backward, no optimizer) on the same weights, the same texts, dropout on, the same dtype; the course
-with its own dropout and attention (`use_fast_dropout`), the library with torch's, and once more with the course's, so that
-both run the same kernels; texts are tokenized before the clock starts. Queries and documents come in turn from four shared
-retrieval sets (KO_DATA_DIR; in two the documents are long, in one mixed, in one short), cut to --max_length pieces: 512 is all
-that the encoder takes; a shorter cut makes the documents alike in length, and less is gained by sorting them. Every contender
-has a process of its own with one thread, and they take their steps in turn. Time is CPU time of that process, which other work
-on the machine hardly moves; peak memory is the largest resident set of all steps less what was resident before the first. The
-floor is what nobody can go below who encodes twice: one pass without a graph, one forward and backward pass, over as many
-tokens in full chunks without padding (each text is cut, or repeated, to the mean length of its chunk); its ratio is the share
-of what can be reached that the course reaches. `error` is the norm of the gradient's difference to one graph over the whole
-batch, dropout off, for batches up to --error.
+with its own dropout and attention (`use_fast_dropout`), the library with torch's, and each once more with the other's, so
+that both run the same kernels; the library's chunks hold so many texts or so many tokens. Texts are tokenized before the
+clock starts. Queries and documents come in turn from four shared retrieval sets (KO_DATA_DIR; in two the documents are
+long, in one mixed, in one short), cut to --max_length pieces: 512 is all that the encoder takes; a shorter cut makes the
+documents alike in length, and less is gained by sorting them. Every contender has a process of its own with one thread, and
+they take their steps in turn. Time is CPU time of that process, which other work on the machine hardly moves; peak memory
+is the largest resident set of all steps less what was resident before the first. The floor is what nobody can go below who
+encodes twice: one pass without a graph, one forward and backward pass, over as many tokens in full chunks without padding
+(each text is cut, or repeated, to the mean length of its chunk); its ratio is the share of what can be reached that the
+course reaches. `error` is the norm of the gradient's difference to one graph over the whole batch, dropout off, for batches
+up to --error.
 """
 
 import argparse
 import json
 import random
+import re
 import statistics
 import subprocess
 import sys
@@ -41,9 +43,13 @@ from helpers.embedding.grad_cache import GradCache
 
 MODEL, BUDGET, TEMPERATURE = "sample_data/models/ko-mini-encoder", 2048, 0.05
 SETS = ("petitions", "law_articles", "paraKQC", "wikinews")
-OURS, KEPT, FLOOR = "course", "course, 1,024 MB of graphs kept", "floor"
-MINI_BATCH, TOKENS, SAME = "library, mini-batch 32", "library, 2048 tokens", "library, 2048 tokens, our dropout"
-CONTENDERS = (OURS, KEPT, FLOOR, MINI_BATCH, TOKENS, SAME)
+FLOOR = "floor"
+COURSE = "course(, torch's kernels)?(?:, ([0-9]+) MB of graphs kept)?"
+LIBRARY = "library, ([0-9]+) (texts|tokens)(, our kernels)?"
+CONTENDERS = (
+    *("course", "course, torch's kernels", "course, 1024 MB of graphs kept", FLOOR),
+    *("library, 32 texts", "library, 2048 tokens", "library, 2048 tokens, our kernels"),
+)
 
 
 def texts(batch: int) -> tuple[list[str], list[str]]:
@@ -60,6 +66,13 @@ def texts(batch: int) -> tuple[list[str], list[str]]:
     return list(queries), list(documents)
 
 
+def known(contender: str) -> str:
+    """The name, where it says what to measure."""
+    if any(re.fullmatch(pattern, contender) for pattern in (COURSE, FLOOR, LIBRARY)):
+        return contender
+    raise argparse.ArgumentTypeError(f"{contender!r}; allowed, for instance: {'; '.join(CONTENDERS)}")
+
+
 def library_step(encoder: Encoder, sides, folder: Path, contender: str, lora: bool):
     """A function that runs one step of the library's loss on the weights in `folder`."""
     from sentence_transformers import SentenceTransformer
@@ -69,9 +82,10 @@ def library_step(encoder: Encoder, sides, folder: Path, contender: str, lora: bo
     model.max_seq_length = encoder.max_length
     if lora:
         model[0].model = encoder.model  # the same adapters on the same weights
-    if contender == SAME:
+    size, unit, ours = re.fullmatch(LIBRARY, contender).groups()
+    if ours:
         use_fast_dropout(model[0].model)
-    chunks = {"mini_batch_size": 32} if contender == MINI_BATCH else {"mini_batch_num_tokens": BUDGET}
+    chunks = {"mini_batch_size" if unit == "texts" else "mini_batch_num_tokens": int(size)}
     loss = CachedMultipleNegativesRankingLoss(model, scale=1 / TEMPERATURE, **chunks)
     features = [model.preprocess(side) for side in sides]
 
@@ -98,14 +112,16 @@ def full_chunks(texts: list[list[int]]) -> Iterator[list[list[int]]]:
 
 def our_step(encoder: Encoder, sides, contender: str):
     """One step of the course's cache, or of the floor."""
-    use_fast_dropout(encoder.model)
+    torchs, kept = (None, None) if contender == FLOOR else re.fullmatch(COURSE, contender).groups()
+    if not torchs:
+        use_fast_dropout(encoder.model)
     ids = [encoder.tokenize(side) for side in sides]
     loss = InfoNCE(ContrastiveRows.checked(*sides), TEMPERATURE)
 
     def encode(chunk):
         return encoder(*encoder.pad(chunk))
 
-    cache = GradCache(encode, token_budget=BUDGET, keep_bytes=2**30 if contender == KEPT else 0)
+    cache = GradCache(encode, token_budget=BUDGET, keep_bytes=2**20 * int(kept or 0))
     chunks = list(full_chunks([list(text) for text in {tuple(text) for side in ids for text in side}]))
 
     def floor():
@@ -208,7 +224,7 @@ def main() -> None:
     parser.add_argument(
         "--error", type=int, default=64, help="largest batch whose gradient is compared (one whole graph)"
     )
-    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=CONTENDERS)
+    parser.add_argument("--contenders", nargs="+", type=known, default=CONTENDERS)
     parser.add_argument("--child", help=argparse.SUPPRESS)
     told = parser.parse_args()
     if told.child:
@@ -221,7 +237,7 @@ def main() -> None:
     )
     options = [f"--{name}={getattr(told, name)}" for name in ("max_length", "dtype", "error")]
     options += ["--lora"] if told.lora else []
-    peer = OURS if OURS in told.contenders else told.contenders[0]
+    peer = "course" if "course" in told.contenders else told.contenders[0]
     for batch in told.batches:
         found = measure(list(dict.fromkeys(told.contenders)), batch, told.repeats, options)
         whole = statistics.median(found[peer]["seconds"])

@@ -16,6 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from helpers.course.divergence import Diverged
 from helpers.course.machine import set_seed
 from helpers.instruct.product_rows import product_rows
 from helpers.instruct.rows import split_by_text, to_examples
@@ -114,6 +115,12 @@ def labels_kept(folder: str) -> None:
             "losses": [row["loss"] for row in trainer.state.log_history if "loss" in row],
             "forwards": sum(forwards),
         }
+    wild = settings.model_copy(update={"learning_rate": 1e30, "output_dir": Path(folder, "wild")})  # no file may say it
+    model, prompt = load_for_tuning(wild)
+    try:
+        tune(model, prompt, *(to_examples(rows[part], prompt, 256)[1] for part in (slice(2, None), slice(2))), wild)
+    except Diverged as error:
+        said["diverged"] = str(error)
     Path(folder, "said.json").write_text(json.dumps(said | {"rows": len(rows)}))
 
 

@@ -10,6 +10,7 @@ import torch
 import torch.multiprocessing as processes
 import torch.nn.functional as F
 
+from helpers.course.divergence import Diverged
 from helpers.course.errors import InputError
 from helpers.course.launch import free_port
 from helpers.course.machine import set_seed
@@ -17,7 +18,6 @@ from helpers.data.pairs import Pairs
 from helpers.embedding import contrastive, gather
 from helpers.embedding.batching import DistinctBatches
 from helpers.embedding.contrastive import ContrastiveRows, InfoNCE
-from helpers.embedding.divergence import Diverged
 from helpers.embedding.encoder import Encoder
 from helpers.embedding.gather import average_gradients, end_group
 from helpers.embedding.grad_cache import GradCache

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.course.divergence import Diverged
 from helpers.course.errors import InputError
 from helpers.course.files import read_table, sample_data
 from helpers.course.machine import set_seed
@@ -15,7 +16,6 @@ from helpers.data.pairs import Pairs
 from helpers.embedding import search as search_module
 from helpers.embedding import training
 from helpers.embedding.contrastive import ContrastiveRows
-from helpers.embedding.divergence import Diverged
 from helpers.embedding.encoder import Encoder
 from helpers.embedding.encoding.adapters import LoraDidNotMove, LoraWatch
 from helpers.embedding.evaluation import alignment_uniformity, cosines, sts_spearman
@@ -373,7 +373,7 @@ def test_a_file_that_data_dir_lacks_is_taken_from_the_sample_data_and_said(setti
 
 def test_training_that_diverged_says_so(settings, monkeypatch):
     monkeypatch.setattr(training, "pair_loss", lambda encoder, *told: pair_loss(encoder, *told) * math.nan)
-    with pytest.raises(Diverged, match=r"(?s)loss is not a finite.*step 1.*nan.*lower lr \(it is 0.5\)"):
+    with pytest.raises(Diverged, match=r"(?s)loss is not a finite.*step 1.*nan.*lower the learning rate \(it is 0.5\)"):
         train(encoder_of(settings), [views(SENTENCES)], views(SENTENCES[:4]), STS, settings.changed(lr=0.5))
     table = search(
         lambda: encoder_of(settings), [views(SENTENCES)], views(SENTENCES[:4]), STS, settings.changed(trials=1)

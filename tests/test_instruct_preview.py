@@ -9,6 +9,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
+from helpers.course.divergence import Diverged
 from helpers.instruct.models import load_language_model
 from helpers.instruct.product_rows import TASK, product_rows
 from helpers.instruct.prompts import Prompt
@@ -19,7 +20,7 @@ from helpers.instruct.sft.make_config import explained, make_config
 from helpers.instruct.sft.preview import Answer, answers, side_by_side, stream
 from helpers.instruct.sft.settings import InstructionSettings
 from helpers.instruct.tuning import BASE
-from helpers.instruct.watching import LoraDidNotMove, LoraWatch, lora_b
+from helpers.instruct.watching import DivergenceWatch, LoraDidNotMove, LoraWatch, lora_b
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +148,17 @@ def test_an_adapter_that_does_not_move_is_named(base):
     watch.on_optimizer_step(None, None, None, **told)
     assert watch.checked
     model.unload()
+
+
+def test_what_the_last_step_left_is_looked_at():
+    """Its loss was finite, and no further one follows."""
+    model, told = torch.nn.Linear(2, 2), (SimpleNamespace(learning_rate=0.5), SimpleNamespace(global_step=3), None)
+    DivergenceWatch().on_train_end(*told, model=model)
+    model.bias.data[1] = float("nan")
+    with pytest.raises(Diverged, match=r"(?s)largest value of bias is not a finite number.*step 3.*it is 0.5"):
+        DivergenceWatch().on_train_end(*told, model=model)
+    model.bias.requires_grad_(False)  # it did not learn
+    DivergenceWatch().on_train_end(*told, model=model)
 
 
 @pytest.mark.parametrize("seen", ["in the gradient", "by the optimizer"])

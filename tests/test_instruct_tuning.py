@@ -153,6 +153,13 @@ def test_activations_are_kept_or_computed_twice_as_the_settings_say(runs):
     assert twice["losses"] == pytest.approx(kept["losses"], rel=0.02)
 
 
+def test_a_run_that_diverges_is_stopped(runs):
+    """transformers would leave the NaN out of its log, and the adapter would be saved."""
+    assert re.search(
+        r"(?s)the loss is not a finite.*step 2.*nan.*learning rate \(it is 1e\+30\)", runs[2][6]["diverged"]
+    )
+
+
 def test_batches_are_of_like_length_and_come_in_any_order():
     """Every row once; as little PAD as transformers' own groups; but no long way from long rows to short ones."""
     lengths = torch.randint(5, 200, (1003,), generator=torch.Generator().manual_seed(13)).tolist()

@@ -26,12 +26,13 @@ from helpers.course.launch import free_port
 from helpers.course.paths import REPOSITORY
 from helpers.instruct.exporting.settings import ExportSettings
 from helpers.instruct.sft.settings import InstructionSettings
-from helpers.serving.answers import _sampling, take_order
+from helpers.serving.answers import _sampling, take_order, whole
 from helpers.serving.background import model_server
 from helpers.serving.engine import Engine, EngineProcess
 from helpers.serving.errors import ApiError
-from helpers.serving.jobs import Job, Tokens
+from helpers.serving.jobs import Job, Refused, Tokens, Unfinished
 from helpers.serving.load import Failed, put_load, read_answer
+from helpers.serving.metrics import Metrics
 from helpers.serving.request_schema import ChatRequest, CompletionRequest
 from helpers.serving.serve import main
 from helpers.serving.served import Served, with_tuned_adapter
@@ -690,6 +691,24 @@ def test_where_the_limits_of_a_prompt_lie():
         ids([largest + 1])
     typed = ids("</s>")
     assert set(typed).isdisjoint(prompt.stop_ids) and len(typed) > 2
+
+
+@pytest.mark.parametrize(
+    ("word", "status", "says"),
+    [(Refused, 400, "refused this request: why"), (Unfinished, 500, "the engine failed: why")],
+)
+def test_the_status_says_whose_fault_it_is(word, status, says):
+    """A job that the engine cannot take, and one that it took and left off; the engine lives on."""
+    prompt, _ = reference()
+    request = CompletionRequest(model="ko-mini", prompt="가")
+    order = take_order(request, {"ko-mini": Served("ko-mini", prompt)}, ServingSettings.load(tuned=False))
+    engine = EngineProcess.__new__(EngineProcess)  # without the process
+    engine.alive, engine._answers = True, {}
+    engine._send = lambda job: engine._deliver([word(job.id, "why")])
+
+    with pytest.raises(ApiError, match=says) as raised:
+        asyncio.run(asyncio.wait_for(whole(order, engine, Metrics()), 10))
+    assert raised.value.status_code == status and engine.alive and not engine._answers
 
 
 def test_a_stop_text_is_composed_as_answers_are():

@@ -10,7 +10,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import MistralConfig, MistralForCausalLM
 
 from helpers.serving import worker
-from helpers.serving.jobs import Job, Refused, Sampling, Tokens
+from helpers.serving.jobs import Job, Sampling, Tokens, Unfinished
 from helpers.serving.sampling import GREEDY_BELOW, Sampler, draw_all
 from helpers.serving.transformers_batch import TransformersBatch
 from helpers.serving.wire import packed
@@ -151,7 +151,7 @@ def test_what_vllm_leaves_off_is_no_whole_answer():
     *whole, aborted, failed = batch.step()
     assert whole == [Tokens(job, (5,), end) for job, end in enumerate([None, "length", "stop", "stop"])]
     assert (aborted, failed) == tuple(
-        Refused(job, f"vLLM ended its answer early ({end})") for job, end in ((4, "abort"), (5, "error"))
+        Unfinished(job, f"vLLM ended its answer early ({end})") for job, end in ((4, "abort"), (5, "error"))
     )
     assert not batch._names
 

@@ -9,10 +9,10 @@ from collections.abc import Callable
 import optuna
 import pandas as pd
 
+from helpers.course.divergence import Diverged
 from helpers.course.errors import InputError
 from helpers.course.files import write_table
 from helpers.data.pairs import Pairs
-from helpers.embedding.divergence import Diverged
 from helpers.embedding.encoder import Encoder
 from helpers.embedding.simcse_settings import SimCSESettings
 from helpers.embedding.training import train

@@ -25,12 +25,12 @@ from torch import nn
 from transformers import PrinterCallback, TrainerCallback
 
 from helpers.course.checksums import verify_where_listed
+from helpers.course.divergence import refuse_not_finite
 from helpers.course.errors import InputError
 from helpers.course.files import short_path
 from helpers.course.machine import set_seed, torch_device
 from helpers.data.pairs import Pairs
 from helpers.data.retrieval import RetrievalSet
-from helpers.embedding.divergence import refuse_not_finite
 from helpers.embedding.encoding.loading import (
     cannot_load,
     check_max_length,

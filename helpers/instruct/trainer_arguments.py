@@ -30,6 +30,7 @@ def common_arguments(settings: InstructionSettings | DpoSettings, dtype: torch.d
         "optim": settings.optim,
         "gradient_checkpointing": bool(settings.use_gradient_checkpointing),  # trl's default is on
         "logging_steps": settings.logging_steps,
+        "logging_nan_inf_filter": False,  # by default a loss that is not finite is left out of the log
         "report_to": [],
         "disable_tqdm": True,
         "seed": settings.seed,

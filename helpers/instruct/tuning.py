@@ -135,8 +135,8 @@ def tune(
 
     A run that was killed goes on from its last whole checkpoint in ``output_dir`` and ends, on a CPU, at bitwise the
     weights of one that was not; checkpoints of other settings or rows are moved aside first. ``shown``: a progress bar.
-    Raises :class:`InputError` where nothing or everything would be trained, LoraDidNotMove where an adapter does not
-    learn, RuntimeError where the trainer would learn other labels than ours.
+    Raises :class:`InputError` where nothing or everything would be trained, Diverged where a loss is no finite number,
+    LoraDidNotMove where an adapter does not learn, RuntimeError where the trainer would learn other labels than ours.
     """
     from helpers.instruct.sft.trainer import make_trainer, same_labels
 

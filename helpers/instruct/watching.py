@@ -1,4 +1,4 @@
-"""What looks on while the trainer works: one line of progress, and a check that every adapter learns."""
+"""What looks on while the trainer works: one line of progress, and checks that every adapter learns and no loss is NaN."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from tqdm import tqdm
 from transformers import TrainerCallback
+
+from helpers.course.divergence import refuse_not_finite
 
 
 class LoraDidNotMove(RuntimeError):
@@ -70,6 +72,23 @@ def overflowed(model: torch.nn.Module) -> bool:
     weights = (weight for _, weight in model.named_parameters() if weight.requires_grad)
     gradients = (weight.grad for weight in weights if weight.grad is not None)
     return not all(bool(gradient.isfinite().all()) for gradient in gradients)
+
+
+class DivergenceWatch(TrainerCallback):
+    """Stops a run at the first loss, or at the end a weight, that is NaN or infinite. Raises :class:`Diverged`."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+        """Look at the newest losses."""
+        for name, key in (("loss", "loss"), ("validation loss", "eval_loss")):
+            if logs and key in logs:
+                refuse_not_finite(name, float(logs[key]), state.global_step, args.learning_rate)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        """No loss follows the last step: look at what it left."""
+        for name, weight in given["model"].named_parameters():
+            if weight.requires_grad:
+                largest = float(weight.detach().abs().max())
+                refuse_not_finite(f"largest value of {name}", largest, state.global_step, args.learning_rate)
 
 
 class Progress(TrainerCallback):

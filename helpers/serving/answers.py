@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from helpers.course.errors import InputError
 from helpers.instruct.prompts import Prompt
 from helpers.serving.answer_schema import Answer, ChatChoice, ChatCompletion, Completion, TextChoice, Usage
-from helpers.serving.engine import Engine, EngineDied, EngineNotReady, EngineRefused
+from helpers.serving.engine import Engine, EngineDied, EngineFailed, EngineNotReady, EngineRefused
 from helpers.serving.errors import ApiError
 from helpers.serving.jobs import Finish, Job, Sampling
 from helpers.serving.metrics import Metrics
@@ -149,6 +149,8 @@ async def pieces(order: Order, engine: Engine, metrics: Metrics) -> AsyncIterato
         raise ApiError(503, "the engine is being restarted", code="engine_restarting", retry_after=5) from None
     except EngineRefused as error:
         raise ApiError(400, f"the engine refused this request: {error}", code="engine_refused") from None
+    except EngineFailed as error:
+        raise ApiError(500, f"the engine failed: {error}", code="engine_failed") from None
     finally:
         metrics.tokens.labels(order.served.name).inc(tokens)
 

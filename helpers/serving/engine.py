@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from multiprocessing import resource_tracker
 
 from helpers.serving import worker
-from helpers.serving.jobs import Job, Refused, Tokens
+from helpers.serving.jobs import Job, Refused, Tokens, Unfinished
 from helpers.serving.settings import ServingSettings
 from helpers.serving.wire import packed, received
 
@@ -30,6 +30,13 @@ class EngineNotReady(Exception):
 
 class EngineRefused(ValueError):
     """The engine cannot take this job."""
+
+
+class EngineFailed(Exception):
+    """The engine left this job unfinished, and lives."""
+
+
+ERRORS = {Refused: EngineRefused, Unfinished: EngineFailed}
 
 
 class EngineProcess:
@@ -65,7 +72,7 @@ class EngineProcess:
     async def generate(self, jobs: Sequence[Job]) -> AsyncGenerator[Tokens]:
         """The tokens of these jobs as they come, for as long as one asks: to leave the iteration stops what is not done.
 
-        Raises :class:`EngineDied` and :class:`EngineRefused`.
+        Raises :class:`EngineDied`, :class:`EngineRefused` and :class:`EngineFailed`.
         """
         if not self.alive:
             raise EngineDied
@@ -116,15 +123,16 @@ class EngineProcess:
             (self._writer or end).close()
         self._died()
 
-    def _deliver(self, message: str | list[Tokens | Refused]) -> None:
+    def _deliver(self, message: str | list[Tokens | Refused | Unfinished]) -> None:
         self.last_word = time.monotonic()
         if message == worker.READY:
             self.ready.set_result(None)
             return
         for item in message:
             if answers := self._answers.get(item.job):
-                answers.put_nowait(EngineRefused(item.why) if isinstance(item, Refused) else item)
-                if isinstance(item, Refused) or item.finish:
+                error = ERRORS.get(type(item))
+                answers.put_nowait(error(item.why) if error else item)
+                if error or item.finish:
                     del self._answers[item.job]
 
     def _died(self) -> None:
@@ -167,7 +175,7 @@ class Engine:
         return self._current.process.pid if self._current else None
 
     def generate(self, jobs: Sequence[Job]) -> AsyncGenerator[Tokens]:
-        """As the process's own. Raises :class:`EngineNotReady`, :class:`EngineDied` and :class:`EngineRefused`."""
+        """As the process's own; raises what it raises, and :class:`EngineNotReady`."""
         if not self.ready:
             raise EngineNotReady
         return self._current.generate(jobs)

@@ -47,7 +47,15 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Refused:
-    """A job that the engine cannot take, or cannot bring to its end, and why."""
+    """A job that the engine cannot take, and why."""
+
+    job: int
+    why: str
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """A job that the engine took and could not bring to its end, by no fault of the job's, and why."""
 
     job: int
     why: str
@@ -66,5 +74,5 @@ class Batch(Protocol):
     def busy(self) -> bool:
         """Whether a step would do anything."""
 
-    def step(self) -> list[Tokens | Refused]:
+    def step(self) -> list[Tokens | Unfinished]:
         """Go on by one step and say what came of it."""

@@ -5,7 +5,7 @@ from pathlib import Path
 from helpers.course.checksums import verify_where_listed
 from helpers.course.paths import repository_path
 from helpers.instruct.vllm_engine.start import is_on_cpu, lora_options
-from helpers.serving.jobs import Job, Refused, Tokens
+from helpers.serving.jobs import Job, Tokens, Unfinished
 from helpers.serving.sampling import GREEDY_BELOW
 
 
@@ -68,15 +68,15 @@ class VllmBatch:
         if name is not None:
             self.engine.abort_request([name], internal=True)
 
-    def step(self) -> list[Tokens | Refused]:
-        tokens: list[Tokens | Refused] = []
+    def step(self) -> list[Tokens | Unfinished]:
+        tokens: list[Tokens | Unfinished] = []
         for output in self.engine.step():
             job, [answer] = int(output.request_id), output.outputs
             finish = None if not output.finished else "length" if answer.finish_reason == "length" else "stop"
             if finish:
                 self._names.pop(job, None)
             if answer.finish_reason in ("abort", "error"):
-                tokens.append(Refused(job, f"vLLM ended its answer early ({answer.finish_reason})"))
+                tokens.append(Unfinished(job, f"vLLM ended its answer early ({answer.finish_reason})"))
             else:
                 tokens.append(Tokens(job, tuple(answer.token_ids), finish))
         return tokens

@@ -15,10 +15,10 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from helpers.course.checkpoints import finish, resumable, run_fingerprint, step_of, weights_digest
+from helpers.course.divergence import Diverged
 from helpers.course.machine import torch_device
 from helpers.embedding.batching import DistinctBatches
 from helpers.embedding.contrastive import ContrastiveRows, InfoNCE
-from helpers.embedding.divergence import Diverged
 from helpers.embedding.encoder import Encoder
 from helpers.embedding.encoding.adapters import refuse_frozen
 from helpers.embedding.encoding.fast_dropout import use_fast_dropout

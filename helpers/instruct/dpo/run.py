@@ -91,7 +91,8 @@ def prefer(
     trl puts a frozen copy of the adapter beside it, named ``ref``, as the reference. So the first loss is ln 2: model
     and reference are the same, no answer has become more probable, and -log sigmoid(0) = ln 2. Raises RuntimeError where
     it is not (the reference is then another model than the start), at the first step, and where the trainer would read
-    other ids. A run that was killed goes on from its last whole checkpoint in ``output_dir``, as instruction tuning does.
+    other ids; Diverged where a loss is no finite number. A run that was killed goes on from its last whole checkpoint in
+    ``output_dir``, as instruction tuning does.
     """
     from helpers.instruct.dpo.trainer import make_trainer, same_ids
 

@@ -16,7 +16,7 @@ from helpers.instruct.dpo.settings import DpoSettings
 from helpers.instruct.preferences import Pair
 from helpers.instruct.prompts import Prompt
 from helpers.instruct.trainer_arguments import common_arguments
-from helpers.instruct.watching import LoraWatch
+from helpers.instruct.watching import DivergenceWatch, LoraWatch
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -77,7 +77,7 @@ def make_trainer(
         processing_class=prompt.tokenizer,
         train_dataset=Dataset.from_list([pair.columns() for pair in pairs]),
         args=trainer_arguments(settings, model.dtype),
-        callbacks=[PolicyWatch(), *([FirstLoss()] if from_ln_2 else []), *callbacks],
+        callbacks=[PolicyWatch(), DivergenceWatch(), *([FirstLoss()] if from_ln_2 else []), *callbacks],
     )
     trainer.remove_callback(PrinterCallback)
     return trainer

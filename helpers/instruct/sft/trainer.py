@@ -15,7 +15,7 @@ from trl import SFTConfig, SFTTrainer
 from helpers.instruct.prompts import IGNORED, Example, Prompt
 from helpers.instruct.sft.settings import InstructionSettings
 from helpers.instruct.trainer_arguments import common_arguments
-from helpers.instruct.watching import LoraWatch, Progress
+from helpers.instruct.watching import DivergenceWatch, LoraWatch, Progress
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -62,7 +62,7 @@ def make_trainer(
         train_dataset=as_dataset(train),
         eval_dataset=as_dataset(validation),
         args=trainer_arguments(settings, model.dtype),
-        callbacks=[LoraWatch(), *callbacks],
+        callbacks=[LoraWatch(), DivergenceWatch(), *callbacks],
     )
     trainer.remove_callback(PrinterCallback)
     if shown:

@@ -12,5 +12,5 @@ class Diverged(InputError):
 def refuse_not_finite(what: str, value: float, step: int, lr: float) -> None:
     """Raise :class:`Diverged` where a loss or a score is NaN or infinite."""
     if not math.isfinite(value):
-        hint = f"the training has diverged: lower lr (it is {lr:g})"
+        hint = f"the training has diverged: lower the learning rate (it is {lr:g})"
         raise Diverged(f"the {what} is not a finite number", place=f"step {step}", given=value, hint=hint)
