@@ -44,11 +44,11 @@ from helpers.embedding.grad_cache import GradCache
 MODEL, BUDGET, TEMPERATURE = "sample_data/models/ko-mini-encoder", 2048, 0.05
 SETS = ("petitions", "law_articles", "paraKQC", "wikinews")
 FLOOR = "floor"
-COURSE = "course(, torch's kernels)?(?:, ([0-9]+) MB of graphs kept)?"
+COURSE = "course(?:, ([0-9]+) tokens)?(, torch's kernels)?(?:, ([0-9]+) MB of graphs kept)?"
 LIBRARY = "library, ([0-9]+) (texts|tokens)(, our kernels)?"
 CONTENDERS = (
     *("course", "course, torch's kernels", "course, 1024 MB of graphs kept", FLOOR),
-    *("library, 32 texts", "library, 2048 tokens", "library, 2048 tokens, our kernels"),
+    *("library, 1 texts", "library, 32 texts", "library, 2048 tokens", "library, 2048 tokens, our kernels"),
 )
 
 
@@ -112,7 +112,7 @@ def full_chunks(texts: list[list[int]]) -> Iterator[list[list[int]]]:
 
 def our_step(encoder: Encoder, sides, contender: str):
     """One step of the course's cache, or of the floor."""
-    torchs, kept = (None, None) if contender == FLOOR else re.fullmatch(COURSE, contender).groups()
+    tokens, torchs, kept = (None,) * 3 if contender == FLOOR else re.fullmatch(COURSE, contender).groups()
     if not torchs:
         use_fast_dropout(encoder.model)
     ids = [encoder.tokenize(side) for side in sides]
@@ -121,7 +121,7 @@ def our_step(encoder: Encoder, sides, contender: str):
     def encode(chunk):
         return encoder(*encoder.pad(chunk))
 
-    cache = GradCache(encode, token_budget=BUDGET, keep_bytes=2**20 * int(kept or 0))
+    cache = GradCache(encode, token_budget=int(tokens or BUDGET), keep_bytes=2**20 * int(kept or 0))
     chunks = list(full_chunks([list(text) for text in {tuple(text) for side in ids for text in side}]))
 
     def floor():

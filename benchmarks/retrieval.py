@@ -54,17 +54,12 @@ FUSIONS: dict[str, tuple[Callable[..., Run], float]] = {
 ALIKE = ("by ranks, k 60, weight 1", "by scores, weight 1")
 
 
-def only(data: RetrievalSet, queries: list[str]) -> RetrievalSet:
-    """The whole corpus with these queries and their judgements."""
-    return RetrievalSet(data.corpus, {q: data.queries[q] for q in queries}, {q: data.qrels[q] for q in queries})
-
-
 def held_back(train: RetrievalSet, seed: int, by_statute: bool = False) -> tuple[RetrievalSet, RetrievalSet]:
     """A tenth of the queries, and those of the others that share no document with them: (to train on, to choose by).
 
     ``by_statute``: instead all queries of a fifth of the statutes, for no statute of the test split is trained on either.
     """
-    judged, draw = [query for query in train.queries if query in train.qrels], random.Random(seed)
+    judged, draw = list(judged_queries(train)), random.Random(seed)
     if by_statute:
         statutes = {query: statute_of(train.corpus[next(iter(train.qrels[query]))].full()) for query in judged}
         names = sorted(set(statutes.values()))
@@ -74,7 +69,7 @@ def held_back(train: RetrievalSet, seed: int, by_statute: bool = False) -> tuple
         dev = sorted(draw.sample(judged, min(300, len(judged) // 10)))
     theirs = {document for query in dev for document in train.qrels[query]}
     rest = [query for query in judged if query not in set(dev) and theirs.isdisjoint(train.qrels[query])]
-    return only(train, rest), only(train, dev)
+    return train.of_queries(rest), train.of_queries(dev)
 
 
 def training_rows(train: RetrievalSet, more: Sequence[Pairs], most: int | None, seed: int) -> ContrastiveRows:

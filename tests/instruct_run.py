@@ -16,8 +16,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from helpers.course.divergence import Diverged
 from helpers.course.machine import set_seed
+from helpers.course.training_faults import Diverged
 from helpers.instruct.product_rows import product_rows
 from helpers.instruct.rows import split_by_text, to_examples
 from helpers.instruct.sft.settings import InstructionSettings

@@ -14,6 +14,7 @@ from jupyter_client.kernelspec import NoSuchKernel
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from helpers.course import launch
+from helpers.course.command_line import parse_value
 from helpers.course.errors import InputError
 from helpers.course.execution import Outcome, finished_outcome, run_lesson
 from helpers.course.lessons import (
@@ -23,7 +24,6 @@ from helpers.course.lessons import (
     choose_lessons,
     find_lessons,
     fingerprint,
-    parse_value,
 )
 from helpers.course.paths import REPOSITORY
 from helpers.course.records import read_records

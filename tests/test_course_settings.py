@@ -1,11 +1,13 @@
 """Settings: which layer wins, where a value came from, names and aliases, paths."""
 
+import argparse
 import json
 from pathlib import Path
 
 import pytest
 from pydantic import AliasChoices, Field
 
+from helpers.course.command_line import add_settings, settings_of
 from helpers.course.config_files import read_config
 from helpers.course.errors import InputError
 from helpers.course.files import REPOSITORY
@@ -29,6 +31,26 @@ class Knobs(LessonSettings):
     layers: list[int] = Field(default_factory=list)
     most: int | None = None
     ranks: tuple[int, ...] = (1, 2)
+
+
+def told(*arguments):
+    parser = argparse.ArgumentParser()
+    add_settings(parser, Knobs)
+    parser.add_argument("--smoke", action="store_true")
+    return parser.parse_args(arguments)
+
+
+def test_a_parameter_stands_above_an_option_of_the_same_name(file, tmp_path):
+    other = tmp_path / "other.yaml"
+    other.write_text("model: x\nlr: 0.5\n", encoding="utf-8")
+    assert settings_of(Knobs, told("--config", str(file), "--profile", "a100")).epochs == 20
+    assert settings_of(Knobs, told("--config_path", str(file), "--profile", "a100", "-p", "profile", "cpu")).epochs == 2
+    assert settings_of(Knobs, told("--config", str(file), "-p", "config", str(other))).lr == 0.5
+    assert settings_of(Knobs, told("--config", str(file), "--smoke")).epochs == 1
+    assert settings_of(Knobs, told("--config", str(file), "-p", "smoke", "true")).epochs == 1
+    assert settings_of(Knobs, told("--config", str(file), "--smoke", "-p", "smoke", "false"), epochs=7).epochs == 7
+    with pytest.raises(InputError, match="given twice"):
+        settings_of(Knobs, told("--config", str(file), "-p", "lr", "0.1", "-p", "lr", "0.2"))
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """e5 rows and BEIR folders: read strictly, written so that they read the same."""
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -177,6 +178,21 @@ def test_e5_rows_are_read_checked_and_written(tmp_path):
     (tmp_path / "c.jsonl").write_text('{"query": "질문", "document": "글"}\n', encoding="utf-8")
     with pytest.raises(InputError, match="three texts"):
         read_e5(tmp_path / "c.jsonl")
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_refused_rows_keep_file_and_line_wherever_python_was_started(tmp_path, monkeypatch, kind):
+    """A lesson runs in notebooks/, where a path that is short already would be shortened to another one."""
+    monkeypatch.setattr("helpers.course.paths.REPOSITORY", tmp_path)
+    for folder in ("data", "notebooks"):
+        (tmp_path / folder).mkdir()
+    texts = [("질문", "글", "딴 글"), ("", "글", "딴 글"), ("또!", "글", "또")]
+    rows = [dict(zip(("query", "document", "hard_negative"), row, strict=True)) for row in texts]
+    path = kind(write_jsonl(tmp_path / "data/a.jsonl", [rows[0], {"query": "질문"}, *rows[1:]]))
+    monkeypatch.chdir(tmp_path / "notebooks")
+    rejects = Rejects(tmp_path / "out")
+    assert read_e5(path, rejects=rejects).first == ["질문"]
+    assert [(row["file"], row["line"]) for row in rejects.rows] == [("data/a.jsonl", line) for line in (2, 3, 4)]
 
 
 def test_refused_e5_rows_keep_their_lines_behind_others_and_a_file_of_them_alone_is_refused(tmp_path):

@@ -10,10 +10,10 @@ import torch
 import torch.multiprocessing as processes
 import torch.nn.functional as F
 
-from helpers.course.divergence import Diverged
 from helpers.course.errors import InputError
 from helpers.course.launch import free_port
 from helpers.course.machine import set_seed
+from helpers.course.training_faults import Diverged
 from helpers.data.pairs import Pairs
 from helpers.embedding import contrastive, gather
 from helpers.embedding.batching import DistinctBatches

@@ -11,8 +11,8 @@ import torch.multiprocessing as processes
 
 from helpers.course.launch import free_port
 from helpers.course.machine import set_seed
+from helpers.course.training_faults import LoraDidNotMove
 from helpers.embedding.contrastive import ContrastiveRows
-from helpers.embedding.encoding.adapters import LoraDidNotMove
 from helpers.embedding.gather import end_group
 from helpers.embedding.infonce import callbacks as contrastive_callbacks
 from helpers.embedding.infonce.callbacks import Checkpoints, EveryAdapterMoves

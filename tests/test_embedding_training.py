@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from helpers.course.divergence import Diverged
 from helpers.course.errors import InputError
 from helpers.course.files import read_table, sample_data
 from helpers.course.machine import set_seed
+from helpers.course.training_faults import Diverged, LoraDidNotMove
 from helpers.data.pairs import Pairs
 from helpers.embedding import search as search_module
 from helpers.embedding import training
 from helpers.embedding.contrastive import ContrastiveRows
 from helpers.embedding.encoder import Encoder
-from helpers.embedding.encoding.adapters import LoraDidNotMove, LoraWatch
+from helpers.embedding.encoding.adapters import LoraWatch
 from helpers.embedding.evaluation import alignment_uniformity, cosines, sts_spearman
 from helpers.embedding.infonce.settings import InfoNCESettings
 from helpers.embedding.infonce.trainer import train_contrastive

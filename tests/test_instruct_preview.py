@@ -9,7 +9,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from helpers.course.divergence import Diverged
+from helpers.course.training_faults import Diverged, LoraDidNotMove
 from helpers.instruct.models import load_language_model
 from helpers.instruct.product_rows import TASK, product_rows
 from helpers.instruct.prompts import Prompt
@@ -20,7 +20,7 @@ from helpers.instruct.sft.make_config import explained, make_config
 from helpers.instruct.sft.preview import Answer, answers, side_by_side, stream
 from helpers.instruct.sft.settings import InstructionSettings
 from helpers.instruct.tuning import BASE
-from helpers.instruct.watching import DivergenceWatch, LoraDidNotMove, LoraWatch, lora_b
+from helpers.instruct.watching import DivergenceWatch, LoraWatch, lora_b
 
 
 @pytest.fixture(scope="module")

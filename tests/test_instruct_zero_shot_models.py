@@ -72,8 +72,10 @@ def test_a_damaged_or_missing_adapter_is_refused(copied, tmp_path):
         file.write(b"\x7f")
     with pytest.raises(InputError, match="adapter_model"):
         models_to_ask(asked(copied))
-    with pytest.raises(InputError, match="no whole adapter"):
-        models_to_ask(asked(tmp_path / "nothing"))
+    (copied / WEIGHTS).unlink()  # its card is still there
+    for folder in (copied, tmp_path / "nothing"):
+        with pytest.raises(InputError, match="no whole adapter"):
+            models_to_ask(asked(folder))
 
 
 def test_three_models_are_one_in_memory_and_answer_as_each_alone(tmp_path):

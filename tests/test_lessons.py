@@ -33,7 +33,6 @@ def check_simcse(metrics):
     assert metrics["uniformity_after"] < metrics["uniformity_before"] < 0
     for name in ("before", "after", "tfidf", "pairs", "both"):
         assert 0.05 < metrics[f"sts_spearman_{name}"] < 1
-    assert metrics["seeds_deviation"] >= 0
 
 
 def check_pretraining(metrics):
@@ -59,7 +58,7 @@ def check_triplets(metrics):
     assert metrics["examples"] == 8 and metrics["forgotten_moves"] > 0.001
     for name in ("bm25", "before", "triplet", "ranking", "matryoshka"):
         assert 0 < metrics[f"ndcg_{name}"] <= 1
-    assert -1 < metrics["sts_before"] < 1 and metrics["recipe_steps"] >= 1
+    assert metrics["recipe_steps"] >= 1
 
 
 def check_infonce(metrics):
@@ -88,8 +87,8 @@ def check_zero_shot(metrics):
 
 def check_tuning(metrics):
     assert metrics["loss_after"] < metrics["loss_before"] and abs(metrics["loss_plain"] - metrics["loss_after"]) < 0.05
-    assert 0 < metrics["trained_share"] < 1 and metrics["trained_weights"] > 0 and metrics["best_step"] >= 1
-    assert metrics["trained_share"] < 0.5 and metrics["typed_one_space_more"] != metrics["typed_as_trained"] > 0
+    assert metrics["trained_weights"] > 0 and metrics["best_step"] >= 1
+    assert 0 < metrics["trained_share"] < 0.5 and metrics["typed_one_space_more"] != metrics["typed_as_trained"] > 0
     assert metrics["template_matches"] == metrics["eos_learned_with_the_bug"] == 0
     assert metrics["mb_4bit"] < 0.7 * metrics["mb_as_stored"] and metrics["resumed_same"] is True
     assert metrics["deep_after"] < metrics["deep_before"] and metrics["pad_as_they_come"] > 0

@@ -44,7 +44,8 @@ def _known_sha256(path: Path, size: int, changed: int) -> str:
 def write_checksums(folder: str | Path) -> Path:
     """Write ``SHA256SUMS`` for every file below ``folder``, in `sha256sum` format.
 
-    Hidden files are left out, and so are ``*.md``: a card may be corrected, the weights may not.
+    Hidden files are left out, and so are ``*.md``: a card may be corrected, the weights may not. Raises
+    :class:`InputError` where nothing is left.
     """
     folder = Path(folder)
     files = sorted(
@@ -52,7 +53,7 @@ def write_checksums(folder: str | Path) -> Path:
     )
     visible = [path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
     if not visible:
-        raise InputError("there is no file to take a checksum of", file=folder)
+        raise InputError("there is no file to take a checksum of", file=short_path(folder))
     with atomic_write(folder / SUMS_FILE) as sums:
         for path in visible:
             sums.write(f"{sha256(path)}  {path.relative_to(folder).as_posix()}\n")

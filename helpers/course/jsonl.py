@@ -28,6 +28,7 @@ def read_jsonl(path: str | Path, *, rejects: "Rejects | None" = None) -> list[di
 
 def numbered_objects(path: str | Path, rejects: "Rejects | None" = None) -> Iterator[tuple[int, dict[str, Any]]]:
     """As :func:`read_jsonl`, each object with the number of its line (1 is the first)."""
+    path = Path(path)
     text, _ = decode_text(read_bytes(path), short_path(path), "utf-8", ["utf-8"])
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():

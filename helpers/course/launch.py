@@ -61,7 +61,7 @@ def _written(logs: str, stream: str, rank: str = "*") -> list[str]:
     return [file.read_text(encoding="utf-8") for file in sorted(files, key=lambda file: int(file.parent.name))]
 
 
-def launch_plan(file: str | Path, machine_rank: int, module: str, arguments: Sequence[str] = ()) -> dict[str, object]:
+def launch_plan(file: str | Path, machine_rank: int, module: str) -> dict[str, object]:
     """What `accelerate launch --config_file FILE --machine_rank N -m MODULE` would start on machine N, not started.
 
     Read, checked and translated by accelerate itself; keys are torchrun's names for them, and `mixed_precision`.
@@ -70,7 +70,7 @@ def launch_plan(file: str | Path, machine_rank: int, module: str, arguments: Seq
     from accelerate.commands.launch import _validate_launch_command, launch_command_parser
     from accelerate.utils.launch import prepare_multi_gpu_env
 
-    told = ["--config_file", str(file), "--machine_rank", str(machine_rank), "-m", module, *arguments]
+    told = ["--config_file", str(file), "--machine_rank", str(machine_rank), "-m", module]
     try:
         found, _, _ = _validate_launch_command(launch_command_parser().parse_args(told))
         if found.multi_gpu:

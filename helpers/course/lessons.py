@@ -4,7 +4,7 @@ import difflib
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -139,31 +139,6 @@ def check_parameters(lesson: Lesson, given: dict[str, Any]) -> dict[str, Any]:
             print(f"{name} is short for {full}")
         checked[full] = value
     return checked
-
-
-def parse_value(text: str) -> Any:
-    """A value of the command line: JSON (numbers, true, null, lists) or Python's True, False, None; otherwise text."""
-    words = {"True": True, "False": False, "None": None}
-    if text in words:
-        return words[text]
-    try:
-        return json.loads(text, parse_constant=_refuse_constant)
-    except ValueError:
-        return text
-
-
-def parse_parameters(pairs: Iterable[Sequence[str]]) -> dict[str, Any]:
-    """The values of ``-p NAME VALUE``. Raises :class:`InputError` for a name that is given twice."""
-    values: dict[str, Any] = {}
-    for name, text in pairs:
-        if name in values:
-            raise InputError("one parameter is given twice", place=f"parameter {name}", given=text)
-        values[name] = parse_value(text)
-    return values
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is a word here, not a number")
 
 
 def fingerprint(lesson: Lesson, parameters: dict[str, Any], root: Path = REPOSITORY) -> str:

@@ -27,6 +27,12 @@ def short_path(path: str | Path) -> str:
     return str(path)
 
 
+def shown_model(model: str | Path) -> str:
+    """A model as one reads it: its folder by :func:`short_path`, or its name on the model hub."""
+    folder = repository_path(model)
+    return short_path(folder) if folder.is_dir() else str(model)
+
+
 def sample_data(*parts: str) -> Path:
     """A path below ``sample_data/``. Raises :class:`InputError` when it is not there."""
     return _existing(REPOSITORY.joinpath("sample_data", *parts), "run `git status` to see what your copy lacks")

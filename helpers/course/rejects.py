@@ -24,11 +24,13 @@ class Rejects:
         self.rows: list[dict[str, object]] = []
 
     def add(self, row: object, file: str | Path | None, line: int | None, reason: str) -> None:
-        """Keep one row (a dict, a list of fields or the raw text) with where it stood and why it was refused."""
+        """Keep one row (a dict, a list of fields or the raw text) with where it stood and why it was refused.
+
+        ``file``: a path, kept in short; a text (a path that is short already, a name of the hub) is kept as it is.
+        """
         kept = dict(row) if isinstance(row, Mapping) else list(row) if isinstance(row, tuple) else row
-        self.rows.append(
-            {"reason": reason, "file": None if file is None else short_path(file), "line": line, "row": kept}
-        )
+        named = short_path(file) if isinstance(file, Path) else file
+        self.rows.append({"reason": reason, "file": named, "line": line, "row": kept})
 
     @property
     def counts(self) -> Counter[str]:

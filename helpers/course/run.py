@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from helpers.course.command_line import add_parameters, parse_parameters
 from helpers.course.errors import InputError
 from helpers.course.execution import Outcome, finished_outcome, run_lesson
 from helpers.course.lessons import (
@@ -24,7 +25,6 @@ from helpers.course.lessons import (
     find_lessons,
     fingerprint,
     outputs_state,
-    parse_parameters,
 )
 from helpers.course.machine import detect_machine
 from helpers.course.paths import REPOSITORY
@@ -186,7 +186,7 @@ def _parser() -> argparse.ArgumentParser:
     every.set_defaults(command=whole_course)
     one = commands.add_parser("lesson", help="run one lesson with parameters of your own")
     one.add_argument("lesson", help="its number, e.g. 02 or A1")
-    one.add_argument("-p", nargs=2, action="append", default=[], dest="parameters", metavar=("NAME", "VALUE"))
+    add_parameters(one)
     one.add_argument("--profile", choices=PROFILES)
     one.add_argument("--smoke", action="store_true", help="in its smallest form")
     one.set_defaults(command=one_lesson)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from helpers.course.errors import InputError
-from helpers.data.text import text_key
+from helpers.data.text import key_of, text_key
 
 ROUNDING = 1e-9
 """0.07 * 100 is a little more than 7: a bound that is rounded up must not take it for 8."""
@@ -18,7 +18,7 @@ def exact_duplicates(texts: Sequence[str]) -> list[list[int]]:
     """The places of texts that are the same but for spaces, punctuation and case, group by group."""
     groups: dict[str, list[int]] = defaultdict(list)
     for place, text in enumerate(texts):
-        groups[text_key(text) or text].append(place)
+        groups[key_of(text)].append(place)
     return [places for places in groups.values() if len(places) > 1]
 
 
@@ -89,7 +89,7 @@ def linked(rows: Sequence[Sequence[str]]) -> list[list[int]]:
     seen: dict[str, int] = {}
     for row, texts in enumerate(rows):
         for text in texts:
-            other = seen.setdefault(text_key(text) or text, row)
+            other = seen.setdefault(key_of(text), row)
             group[head(row)] = head(other)
     members: dict[int, list[int]] = defaultdict(list)
     for row in range(len(rows)):

@@ -8,7 +8,7 @@ import polars as pl
 from helpers.data.bm25 import BM25
 from helpers.data.pairs import Pairs
 from helpers.data.retrieval import RetrievalSet
-from helpers.data.text import text_key
+from helpers.data.text import key_of
 from helpers.data.triplet_making.methods import Table, basic
 from helpers.data.triplet_making.sets import Columns
 
@@ -33,13 +33,13 @@ def e5_from_beir(data: RetrievalSet, *, hard: Literal["similar", "random"] = "si
     """
     draw = random.Random(seed)
     texts = {key: document.full() for key, document in data.corpus.items()}
-    same = {key: text_key(text) for key, text in texts.items()}
+    same = {key: key_of(text) for key, text in texts.items()}
     keys = list(texts)
     index = BM25(list(texts.values())) if hard == "similar" else None
     rows = []
     for query, grades in data.qrels.items():
         asked = data.queries[query]
-        relevant = {same[document] for document in grades} | {text_key(asked)}
+        relevant = {same[document] for document in grades} | {key_of(asked)}
         others = [keys[number] for number in index.ranked(asked)] if index else draw.sample(keys, len(keys))
         negative = next((document for document in others if same[document] not in relevant), None)
         if negative is not None:

@@ -17,7 +17,7 @@ from helpers.course.pickles import read_pickle
 from helpers.course.rejects import Rejects
 from helpers.course.tables import ending_of
 from helpers.data.places import RowLines, refuse
-from helpers.data.text import normalise, text_key
+from helpers.data.text import key_of, normalise
 
 PAIR_COLUMNS = (
     ("sentence_a", "sentence_b"),
@@ -190,7 +190,7 @@ def _pairs(table: pd.DataFrame, names: Sequence[str], path: Path, lines: RowLine
 
 
 def _same(one: str, other: str) -> bool:
-    return (text_key(one) or one) == (text_key(other) or other)
+    return key_of(one) == key_of(other)
 
 
 def _score(text: str) -> tuple[float, str | None]:

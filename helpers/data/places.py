@@ -59,4 +59,4 @@ def refuse(
     if rejects is None:
         shown = values if given is None else given
         raise InputError(why, file=short_path(path), place=lines.place(row), given=shown)
-    rejects.add(values, short_path(path), lines(row), why)
+    rejects.add(values, path, lines(row), why)

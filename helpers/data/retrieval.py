@@ -4,7 +4,7 @@ Both are read strictly. What is wrong (an id that nobody knows, an id twice, an 
 ``rejects``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from helpers.course.files import atomic_write, read_jsonl, read_table, short_pat
 from helpers.course.rejects import Rejects
 from helpers.data.pairs import Pairs, read_pairs
 from helpers.data.places import RowLines, refuse
-from helpers.data.text import normalise, text_key
+from helpers.data.text import key_of, normalise
 
 E5_COLUMNS = ("query", "document", "hard_negative")
 QRELS_COLUMNS = ("query-id", "corpus-id", "score")
@@ -35,9 +35,7 @@ class Document:
 
 @dataclass(frozen=True)
 class RetrievalSet:
-    """Documents and queries by id; ``qrels[query][document]`` is a grade above 0; ``splits[query]`` where splits are
-    known.
-    """
+    """Documents and queries by id; ``qrels[query][document]`` is a grade above 0; ``splits[query]`` where it is known."""
 
     corpus: dict[str, Document]
     queries: dict[str, str]
@@ -51,16 +49,19 @@ class RetrievalSet:
             raise InputError(
                 "this retrieval set has no such split", given=split, allowed=names or "none: it has no splits"
             )
-        queries = {key: text for key, text in self.queries.items() if self.splits.get(key) == split}
-        qrels = {key: grades for key, grades in self.qrels.items() if key in queries}
-        return RetrievalSet(self.corpus, queries, qrels, {key: split for key in queries})
+        return self.of_queries(key for key in self.queries if self.splits.get(key) == split)
+
+    def of_queries(self, keys: Iterable[str]) -> "RetrievalSet":
+        """These queries with their judgements and splits, and the whole corpus. Raises KeyError for an unknown id."""
+        queries = {key: self.queries[key] for key in keys}
+        known = ({key: part[key] for key in queries if key in part} for part in (self.qrels, self.splits))
+        return RetrievalSet(self.corpus, queries, *known)
 
 
 def read_e5(path: str | Path, *, rejects: Rejects | None = None) -> Pairs:
     """e5 rows as pairs: ``first`` queries, ``second`` documents, ``negatives`` hard negatives.
 
-    Beyond an empty text, a row is refused when two of its three texts are the same but for spaces, punctuation and
-    case.
+    Beyond an empty text, a row is refused when two of its three texts are the same but for spaces, punctuation and case.
     """
     path, before = Path(path), len(rejects or ())
     pairs = read_pairs(path, rejects=rejects)
@@ -69,7 +70,7 @@ def read_e5(path: str | Path, *, rejects: Rejects | None = None) -> Pairs:
     lines = RowLines(path, rejects=rejects, since=before)  # without those that read_pairs refused
     good = []
     for row, texts in enumerate(pairs.texts()):
-        if len({text_key(text) or text for text in texts}) == len(texts):  # a text may be all signs, such as ○
+        if len(set(map(key_of, texts))) == len(texts):
             good.append(row)
             continue
         why, values = "two texts of this row are the same", dict(zip(E5_COLUMNS, texts, strict=True))
@@ -87,12 +88,10 @@ def write_e5(path: str | Path, pairs: Pairs) -> Path:
 
 
 def read_beir(folder: str | Path, split: str | None = None, *, rejects: Rejects | None = None) -> RetrievalSet:
-    """Read a BEIR folder: ``corpus.jsonl``, ``queries.jsonl`` (also ``.gz``), ``qrels/<split>.tsv`` or one
-    ``qrels.tsv``.
+    """Read a BEIR folder: ``corpus.jsonl``, ``queries.jsonl`` (also ``.gz``), ``qrels/<split>.tsv`` or one ``qrels.tsv``.
 
     Splits come from the names below ``qrels/``, or from a key ``split`` of the queries. ``split`` takes one of them.
-    Raises
-    :class:`InputError` for the first fault; with ``rejects``, faulty lines are kept there and the rest returned.
+    Raises :class:`InputError` for the first fault; with ``rejects``, faulty lines are kept there and the rest returned.
     """
     folder = Path(folder)
     corpus_rows = _objects(_file(folder, "corpus.jsonl"), rejects, titled=True)
@@ -114,8 +113,7 @@ def read_beir(folder: str | Path, split: str | None = None, *, rejects: Rejects 
 
 
 def write_beir(folder: str | Path, data: RetrievalSet) -> Path:
-    """Write a BEIR folder, each file atomically: qrels by split where splits are known, else all as
-    ``qrels/test.tsv``.
+    """Write a BEIR folder, each file atomically: qrels by split where splits are known, else all as ``qrels/test.tsv``.
 
     Judgements of an older set below ``qrels/`` are removed: they speak of other queries. Raises :class:`InputError`,
     before anything is written, for an id that could not be read back.

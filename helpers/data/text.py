@@ -60,3 +60,8 @@ def text_key(text: str) -> str:
     says nothing (1,000 is 1000, and 3,5 is 35): the corpora and models of this course were made under this key.
     """
     return NO_LETTER.sub("", "".join(_composed(text).casefold().split()))
+
+
+def key_of(text: str) -> str:
+    """What equal texts have in common: their :func:`text_key`, or the text itself where it holds no letter (○, ×)."""
+    return text_key(text) or normalise(text)

@@ -14,17 +14,12 @@ from torch import Tensor
 
 from helpers.course.errors import InputError
 from helpers.data.pairs import Pairs
-from helpers.data.text import normalise, text_key
+from helpers.data.text import key_of
 from helpers.embedding.gather import gather, gather_texts, world
 from helpers.embedding.losses import info_nce
 
 ROWS_AT_ONCE = 256
 """Rows of the similarity matrix that exist at one time: (256, M + N) instead of (B, M + N)."""
-
-
-def key_of(text: str) -> str:
-    """What equal texts have in common: :func:`~helpers.data.text.text_key`, or the text itself where it holds no letter."""
-    return text_key(text) or normalise(text)
 
 
 @dataclass(frozen=True)

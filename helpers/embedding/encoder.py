@@ -18,8 +18,8 @@ from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTo
 from helpers.course.atomic import replaced_folder
 from helpers.course.checksums import verify_where_listed, write_checksums
 from helpers.course.errors import InputError
-from helpers.course.files import short_path
 from helpers.course.machine import torch_device
+from helpers.course.paths import shown_model
 from helpers.course.quiet import quiet
 from helpers.embedding.batching import plan_chunks
 from helpers.embedding.encoding import adapters, loading
@@ -120,7 +120,7 @@ class Encoder(nn.Module):
             max_length=max_length or told.max_length or min(usual, most or usual),
             prompts=prompts,
             prompt=prompt,
-            base=short_path(name) if Path(name).is_dir() else name,
+            base=shown_model(name),
         )
         if encoder.pooling == "weighted":
             encoder._take_piece_weights(told.word_weights, name)

@@ -16,7 +16,8 @@ import torch
 
 from helpers.course.errors import InputError
 from helpers.course.machine import torch_device
-from helpers.embedding.contrastive import ContrastiveRows, key_of
+from helpers.data.text import key_of
+from helpers.embedding.contrastive import ContrastiveRows
 from helpers.embedding.encoder import Encoder
 
 ROWS_AT_ONCE, COLUMNS_AT_ONCE = 1024, 16_384

@@ -9,9 +9,9 @@ from collections.abc import Callable
 import optuna
 import pandas as pd
 
-from helpers.course.divergence import Diverged
 from helpers.course.errors import InputError
 from helpers.course.files import write_table
+from helpers.course.training_faults import Diverged
 from helpers.data.pairs import Pairs
 from helpers.embedding.encoder import Encoder
 from helpers.embedding.simcse_settings import SimCSESettings

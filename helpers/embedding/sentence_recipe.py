@@ -25,10 +25,10 @@ from torch import nn
 from transformers import PrinterCallback, TrainerCallback
 
 from helpers.course.checksums import verify_where_listed
-from helpers.course.divergence import refuse_not_finite
 from helpers.course.errors import InputError
-from helpers.course.files import short_path
 from helpers.course.machine import set_seed, torch_device
+from helpers.course.paths import shown_model
+from helpers.course.training_faults import refuse_not_finite
 from helpers.data.pairs import Pairs
 from helpers.data.retrieval import RetrievalSet
 from helpers.embedding.encoding.loading import (
@@ -82,9 +82,7 @@ def open_sentence_model(model: str | Path, max_length: int | None = None) -> Sen
         )
         raise cannot_load(model, error, hint) from error
     if max_length is not None:
-        check_max_length(
-            max_length, longest(opened[0].auto_model.config), short_path(name) if Path(name).is_dir() else name
-        )
+        check_max_length(max_length, longest(opened[0].auto_model.config), shown_model(name))
         opened.max_seq_length = max_length
     return opened
 

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from helpers.course.atomic import atomic_write
 from helpers.course.checkpoints import finish, resumable, run_fingerprint, step_of, weights_digest
-from helpers.course.divergence import refuse_not_finite
 from helpers.course.errors import InputError
 from helpers.course.run_log import RunLog, run_log
+from helpers.course.training_faults import refuse_not_finite
 from helpers.data.pairs import Pairs
 from helpers.embedding.encoder import Encoder
 from helpers.embedding.encoding.adapters import LoraWatch, refuse_frozen

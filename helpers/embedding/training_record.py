@@ -16,7 +16,7 @@ from helpers.course.checksums import SUMS_FILE, read_checksums, sha256, weights_
 from helpers.course.config_files import read_config
 from helpers.course.errors import InputError
 from helpers.course.machine import detect_machine
-from helpers.course.paths import repository_path, short_path
+from helpers.course.paths import repository_path, short_path, shown_model
 from helpers.course.settings import LessonSettings
 
 TRAINING_FILE = "training.json"
@@ -54,7 +54,7 @@ def record_training(
     folder = Path(folder).absolute()
     if not list(folder.rglob("*.safetensors")):
         raise InputError("there are no weights here to record the training of", file=short_path(folder))
-    told = {key: value for key, value in settings if key not in ELSEWHERE} | {"model": _name(settings.model)}
+    told = {key: value for key, value in settings if key not in ELSEWHERE} | {"model": shown_model(settings.model)}
     record = {
         "recipe": recipe,
         "start": dict(start or start_of(settings.model)),
@@ -78,12 +78,7 @@ def record_training(
 
 def start_of(model: str | Path) -> dict[str, Any]:
     """The weights that a training begins with: their name, their checksum, and their own record where they have one."""
-    return {"model": _name(model), "weights": weights_fingerprint(model), "training": read_training(model)}
-
-
-def _name(model: str | Path) -> str:
-    folder = repository_path(model)
-    return short_path(folder) if folder.is_dir() else str(model)
+    return {"model": shown_model(model), "weights": weights_fingerprint(model), "training": read_training(model)}
 
 
 def read_training(model: str | Path) -> dict[str, Any] | None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from helpers.course.atomic import atomic_write
 from helpers.course.checksums import verify_where_listed, weights_fingerprint
 from helpers.course.errors import InputError
-from helpers.course.paths import repository_path, short_path
+from helpers.course.paths import repository_path, short_path, shown_model
 from helpers.instruct.prompts import Prompt
 from helpers.instruct.unsloth_first import fast_language_model
 
@@ -34,8 +34,7 @@ def save_adapter(model: PeftModel, prompt: Prompt, folder: str | Path, *, base: 
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    local = repository_path(base)
-    name = short_path(local) if local.is_dir() else base
+    name = shown_model(base)
     model.save_pretrained(str(folder), save_embedding_layers=False)
     _name_base(folder, name)  # of the repository: the folder may be moved or given away
     prompt.tokenizer.save_pretrained(str(folder))
@@ -109,10 +108,15 @@ def _name_base(folder: Path, base: str) -> None:
         json.dump(settings, file, ensure_ascii=False, indent=2)
 
 
+def is_whole(folder: str | Path) -> bool:
+    """Whether ``folder`` holds all files of an adapter: weights, settings, prompt and card."""
+    return all((Path(folder) / name).is_file() for name in (WEIGHTS, CONFIG, "prompt.json", CARD_FILE))
+
+
 def belongs_to(folder: str | Path, base: str) -> bool:
     """Whether ``folder`` holds a whole adapter that was trained on this base (these weights, not only this name)."""
     folder = Path(folder)
-    if not all((folder / name).is_file() for name in (WEIGHTS, CONFIG, "prompt.json", CARD_FILE)):
+    if not is_whole(folder):
         return False
     card = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
     return card.get("base_fingerprint") == weights_fingerprint(base)
@@ -122,7 +126,7 @@ def need_adapter_for(folder: str | Path, base: str) -> None:
     """Raise :class:`InputError` where ``folder`` holds no whole adapter or one that was trained on another base."""
     if belongs_to(folder, base):
         return
-    whole = (Path(folder) / CARD_FILE).is_file()
+    whole = is_whole(folder)
     raise InputError(
         "this adapter was trained on another base model" if whole else "this folder holds no whole adapter",
         file=short_path(Path(folder)),

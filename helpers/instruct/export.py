@@ -18,7 +18,7 @@ from transformers import GenerationConfig
 from helpers.course.atomic import atomic_write
 from helpers.course.checksums import sha256, weights_fingerprint
 from helpers.course.errors import InputError
-from helpers.course.paths import REPOSITORY, repository_path, short_path
+from helpers.course.paths import REPOSITORY, short_path, shown_model
 from helpers.instruct.adapters import CARD_FILE, WEIGHTS, need_adapter_for, with_adapters
 from helpers.instruct.models import free_memory, load_language_model
 from helpers.instruct.prompts import PROMPT_FILE, Prompt
@@ -137,10 +137,9 @@ def write_report(
     ``found``: how far the export was from the adapter model, by the name of who ran it; one that the gate refuses makes
     it a refused export. Call it before the gate's own refusal is raised. Returns the file's path.
     """
-    local = repository_path(base)
     facts = {
         "admitted": bool(found) and not any(agreement.reasons(gate.tolerance) for agreement in found.values()),
-        "base": short_path(local) if local.is_dir() else base,
+        "base": shown_model(base),
         "base_fingerprint": weights_fingerprint(base),
         "adapter": short_path(adapter),
         "adapter_sha256": sha256(Path(adapter) / WEIGHTS),

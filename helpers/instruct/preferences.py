@@ -11,7 +11,7 @@ from helpers.course.errors import InputError
 from helpers.course.jsonl import numbered_objects
 from helpers.course.paths import short_path
 from helpers.course.rejects import Rejects
-from helpers.data.text import normalise, text_key
+from helpers.data.text import key_of, normalise
 from helpers.instruct.prompts import Prompt
 from helpers.instruct.rows import in_line
 
@@ -41,7 +41,7 @@ class Pair:
     @property
     def question(self) -> str:
         """The prompt without what does not make it another question: spaces, signs, case."""
-        return text_key(self.prompt) or normalise(self.prompt)
+        return key_of(self.prompt)
 
     def columns(self) -> dict[str, list[int]]:
         """What trl's ``DPOTrainer`` reads once texts have been tokenised; here they never are a second time."""
@@ -57,10 +57,11 @@ def read_pairs(path: str | Path, prompt: Prompt, max_length: int, rejects: Rejec
     what made it the better one.
     """
     pairs: list[Pair] = []
+    path = Path(path)
     for line, row in numbered_objects(path, rejects):
         wrong = _wrong(row) or ""
         try:
-            pair = None if wrong else to_pair(row, prompt, short_path(Path(path)), line)
+            pair = None if wrong else to_pair(row, prompt, short_path(path), line)
         except InputError as error:  # a special token in a chat
             if rejects is None:
                 raise in_line(error, path, line) from error
@@ -71,11 +72,11 @@ def read_pairs(path: str | Path, prompt: Prompt, max_length: int, rejects: Rejec
         if not wrong:
             pairs.append(pair)
         elif rejects is None:
-            raise InputError(wrong, file=short_path(Path(path)), place=f"line {line}", given=row, allowed=SHAPE)
+            raise InputError(wrong, file=short_path(path), place=f"line {line}", given=row, allowed=SHAPE)
         else:
             rejects.add(row, path, line, wrong)
     if not pairs:
-        raise InputError("this file holds no pair that can be used", file=short_path(Path(path)), allowed=SHAPE)
+        raise InputError("this file holds no pair that can be used", file=short_path(path), allowed=SHAPE)
     return pairs
 
 

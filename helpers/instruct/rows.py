@@ -51,7 +51,8 @@ def read_rows(path: str | Path, rejects: Rejects, limit: int | None = None, seed
     :class:`InputError` when nothing is left.
     """
     rows: list[Row] = []
-    for line, found in numbered_objects(Path(path), rejects):
+    path = Path(path)
+    for line, found in numbered_objects(path, rejects):
         row = Row({key: found.get(key, "") for key in KEYS})
         row |= {key: "" for key in ("input", "task") if row[key] is None}
         row.file, row.line = path, line
@@ -62,7 +63,7 @@ def read_rows(path: str | Path, rejects: Rejects, limit: int | None = None, seed
     if not rows:
         raise InputError(
             "this file holds no row to train on",
-            file=path,
+            file=short_path(path),
             given=rejects.summary(),
             allowed='lines like {"instruction": "…", "input": "…", "output": "…"}',
         )

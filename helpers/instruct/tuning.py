@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 from helpers.course.checkpoints import finish, resumable, run_fingerprint, step_of
 from helpers.course.checksums import verify_where_listed, weights_fingerprint
 from helpers.course.errors import InputError
-from helpers.course.machine import set_seed
+from helpers.course.machine import chosen_dtype, set_seed
 from helpers.course.paths import REPOSITORY, repository_path, short_path
 from helpers.instruct.adapters import belongs_to
 from helpers.instruct.prompts import Example, Prompt
 from helpers.instruct.rows import trained_share
 from helpers.instruct.sft.settings import InstructionSettings
-from helpers.instruct.unsloth_first import chosen_dtype, fast_language_model
+from helpers.instruct.unsloth_first import fast_language_model
 
 if TYPE_CHECKING:
     import torch

@@ -6,7 +6,8 @@ python -m helpers.instruct.unsloth_export ADAPTER FOLDER METHOD...
 import sys
 from pathlib import Path
 
-from helpers.instruct.unsloth_first import chosen_dtype, fast_language_model
+from helpers.course.machine import chosen_dtype
+from helpers.instruct.unsloth_first import fast_language_model
 
 
 def main(adapter: str, folder: str, *methods: str) -> None:

@@ -10,10 +10,8 @@ import sys
 import warnings
 from typing import Any
 
-from helpers.course.machine import chosen_dtype, torch_device
+from helpers.course.machine import torch_device
 from helpers.course.paths import REPOSITORY
-
-__all__ = ["chosen_dtype", "fast_language_model"]
 
 
 def fast_language_model() -> Any:

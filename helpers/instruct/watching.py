@@ -10,11 +10,7 @@ import torch
 from tqdm import tqdm
 from transformers import TrainerCallback
 
-from helpers.course.divergence import refuse_not_finite
-
-
-class LoraDidNotMove(RuntimeError):
-    """An adapter took part in a step and came out of it unchanged: training would teach it nothing."""
+from helpers.course.training_faults import LoraDidNotMove, refuse_not_finite
 
 
 class LoraWatch(TrainerCallback):

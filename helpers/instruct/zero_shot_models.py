@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from helpers.course.checksums import verify_where_listed
-from helpers.course.paths import repository_path, short_path
-from helpers.instruct.adapters import CARD_FILE, belongs_to, need_adapter_for
+from helpers.course.paths import repository_path, short_path, shown_model
+from helpers.instruct.adapters import belongs_to, is_whole, need_adapter_for
 from helpers.instruct.models import load_tokenizer
 from helpers.instruct.product_rows import product_rows
 from helpers.instruct.prompts import Prompt
@@ -56,7 +56,7 @@ def models_to_ask(settings: ZeroShotSettings, adapters: Mapping[str, Path] | Non
 
 def _fitting(adapter: Path, base: str) -> Path | None:
     """The adapter, its files verified; None where it was trained on another base. Raises InputError where it is not whole."""
-    if (adapter / CARD_FILE).is_file() and not belongs_to(adapter, base):
+    if is_whole(adapter) and not belongs_to(adapter, base):
         print(f"{short_path(adapter)} is left out: it was trained on another base model")
         return None
     need_adapter_for(adapter, base)
@@ -82,7 +82,7 @@ def _by_vllm(settings: ZeroShotSettings, adapters: Mapping[str, Path]) -> dict[s
         log=settings.output_dir / "engine.log",
     )
     atexit.register(engine.close)
-    name = short_path(Path(settings.model)) if Path(settings.model).is_dir() else settings.model
+    name = shown_model(settings.model)
     own = {
         which: VllmBackend(engine, Prompt.load(adapter), name=f"{name} + {short_path(adapter)}", adapter=which)
         for which, adapter in adapters.items()

@@ -16,7 +16,7 @@ from helpers.serving.errors import ApiError
 from helpers.serving.jobs import Finish, Job, Sampling
 from helpers.serving.metrics import Metrics
 from helpers.serving.request_schema import ChatRequest, CompletionRequest
-from helpers.serving.served import Served
+from helpers.serving.served import Served, find_served
 from helpers.serving.settings import ServingSettings
 from helpers.serving.text import AnswerText
 
@@ -52,10 +52,7 @@ class Order:
 
 def take_order(request: Request, served: dict[str, Served], settings: ServingSettings) -> Order:
     """Check a request against what is served and allowed. Raises :class:`ApiError` (400, 404)."""
-    chosen, chat = served.get(request.model), isinstance(request, ChatRequest)
-    if chosen is None:
-        names = ", ".join(served)
-        raise ApiError(404, "there is no such model", allowed=names, param="model", code="model_not_found")
+    chosen, chat = find_served(served, request.model), isinstance(request, ChatRequest)
     prompts = _prompts(request, chosen, settings.max_requests)
     for ids in prompts:
         if len(ids) > settings.max_prompt_tokens:

@@ -33,7 +33,7 @@ from helpers.serving.gate import Gate
 from helpers.serving.metrics import Metrics
 from helpers.serving.request_schema import INSIDE, ChatRequest, CompletionRequest
 from helpers.serving.responses import EventStream, Whole
-from helpers.serving.served import Served
+from helpers.serving.served import Served, find_served
 from helpers.serving.settings import ServingSettings
 from helpers.serving.turns import Turns
 
@@ -47,6 +47,7 @@ ERRORS = {
         408: "The body came too slowly",
         413: "The body is too large",
         429: "Too many requests at once",
+        500: "The engine failed at this request",
         503: "The engine is down or the server is closing",
         504: "The answer took too long",
     }.items()
@@ -117,10 +118,7 @@ def make_app(settings: ServingSettings, served: dict[str, Served], engine: Engin
 
     @app.get("/v1/models/{name}", responses={status: ERRORS[status] for status in (400, 401, 404)})
     async def model(name: str) -> ModelCard:
-        if name not in served:
-            names = ", ".join(served)
-            raise ApiError(404, "there is no such model", allowed=names, param="model", code="model_not_found")
-        return card(served[name])
+        return card(find_served(served, name))
 
     @app.get("/health", responses={503: {"model": Health, "description": "No engine at the moment"}})
     async def health() -> Response:

@@ -44,7 +44,7 @@ class Load:
 
 
 async def put_load(
-    url: str, model: str, questions: Sequence[str], clients: int, tokens: int | Sequence[int], *, key: str = "none",
+    url: str, model: str, questions: Sequence[str], clients: int, tokens: int | Sequence[int], *,
     ignore_eos: bool = False, raw: bool = False, pause: float = 0,
 ) -> Load:  # fmt: skip
     """Ask every question once, greedily, with ``clients`` at once; answers come back in the order of the questions.
@@ -64,7 +64,7 @@ async def put_load(
     done: list[Timing] = []
     errors: list[Exception] = []
     limits = dict(connector=aiohttp.TCPConnector(limit=clients), timeout=aiohttp.ClientTimeout(total=300))
-    async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {key}"}, **limits) as client:
+    async with aiohttp.ClientSession(**limits) as client:
 
         async def ask(number: int, question: str) -> None:
             asked = {"prompt": question} if raw else {"messages": [{"role": "user", "content": question}]}

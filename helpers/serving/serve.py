@@ -12,8 +12,8 @@ import sys
 
 import uvicorn
 
+from helpers.course.command_line import add_settings, settings_of
 from helpers.course.errors import InputError
-from helpers.course.lessons import parse_parameters
 from helpers.serving.api import make_app
 from helpers.serving.engine import Engine
 from helpers.serving.served import context_length, load_served, with_tuned_adapter
@@ -96,14 +96,10 @@ def need_port(host: str, port: int) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Read the command line and serve."""
     parser = argparse.ArgumentParser(prog="python -m helpers.serving.serve", description=__doc__.split("\n")[0])
-    parser.add_argument("--config", help="a settings file instead of config/serving.yaml")
-    parser.add_argument("--profile", choices=("cpu", "t4", "a100"))
-    parser.add_argument("-p", nargs=2, action="append", default=[], dest="parameters", metavar=("NAME", "VALUE"))
+    add_settings(parser, ServingSettings)
     options = parser.parse_args(arguments)
     try:
-        values = parse_parameters(options.parameters)
-        given = {"config": options.config, "profile": options.profile}
-        return run(ServingSettings.load(**given | values))
+        return run(settings_of(ServingSettings, options))
     except InputError as error:
         print(error, file=sys.stderr)
         return 2

@@ -9,6 +9,7 @@ from helpers.course.errors import InputError
 from helpers.course.paths import repository_path, short_path
 from helpers.instruct.adapters import need_adapter_for
 from helpers.instruct.prompts import PROMPT_FILE, Prompt
+from helpers.serving.errors import ApiError
 from helpers.serving.settings import ServingSettings
 
 TUNED = "tuned"
@@ -23,6 +24,14 @@ class Served:
     prompt: Prompt
     adapter: str | None = None
     created: int = field(default_factory=lambda: int(time.time()))
+
+
+def find_served(served: dict[str, Served], name: str) -> Served:
+    """The model of this name. Raises :class:`ApiError` (404) with the names that there are."""
+    if name not in served:
+        names = ", ".join(served)
+        raise ApiError(404, "there is no such model", allowed=names, param="model", code="model_not_found")
+    return served[name]
 
 
 def with_tuned_adapter(settings: ServingSettings) -> ServingSettings:

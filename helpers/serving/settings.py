@@ -5,9 +5,10 @@ import os
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
-from pydantic import AliasChoices, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from helpers.course.settings import LessonSettings
+from helpers.instruct.vllm_engine.settings import MemoryShare
 
 API_KEY = "COURSE_API_KEY"
 """The environment variable that holds the server's key: a key in a settings file would end up in git."""
@@ -43,13 +44,7 @@ class ServingSettings(LessonSettings):
     request_seconds: float = Field(120, gt=0, description="an answer that takes longer is ended")
     shutdown_seconds: float = Field(10, ge=0, description="after SIGTERM: how long running answers may go on")
     max_restarts: int = Field(3, ge=0, description="engine deaths within ten minutes before the server gives up")
-    memory_share: float = Field(
-        0.1,
-        gt=0,
-        le=0.95,
-        validation_alias=AliasChoices("memory_share", "gpu_memory_utilization"),
-        description="vLLM: share of the memory for weights and cache",
-    )
+    memory_share: MemoryShare = 0.1
     chat_host: str = Field("127.0.0.1", description="the chat page's address")
     chat_port: int = Field(8501, ge=0, le=65535, description="0: any free one")
     chat_history: Path = Field(Path("outputs/chat/history.sqlite"), description="conversations of the chat page")

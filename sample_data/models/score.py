@@ -11,7 +11,6 @@ All read the corpus and the evaluation sets from KO_DATA_DIR (default ../shared/
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
 import time
@@ -23,16 +22,16 @@ import torch
 from corpus import Line, read_corpus
 from ngram import KneserNey, bits_per_character
 
-from helpers.data.bm25 import BM25
+from helpers.course.paths import course_data_dir
 from helpers.data.pairs import read_sts
 from helpers.data.retrieval import read_beir
 from helpers.embedding.encoder import Encoder
 from helpers.embedding.evaluation import sts_spearman
 from helpers.embedding.retrieval_metrics import retrieval_metrics
+from helpers.embedding.scoring.runs import bm25_run, dense_run, documents_of, judged_queries
 from helpers.instruct.models import load_language_model
 
 HERE = Path(__file__).resolve().parent
-DATA = HERE.parents[1] / os.environ.get("KO_DATA_DIR", "../shared/data")
 FIRST_OUTPUT = {  # what is imported, and what is done then
     "ko-mini-encoder": (
         "from helpers.embedding.encoder import Encoder",
@@ -48,26 +47,16 @@ FIRST_OUTPUT = {  # what is imported, and what is done then
 def score_encoder(folder: Path) -> None:
     """Spearman on KorSTS dev; NDCG@10 of the test queries of two retrieval sets beside BM25."""
     encoder = Encoder.load(folder)
-    pairs = read_sts(DATA / "sts/sts-dev.tsv")
+    pairs = read_sts(course_data_dir("sts", "sts-dev.tsv"))
     print(f"KorSTS dev, Spearman: {sts_spearman(encoder, pairs.first, pairs.second, pairs.scores):.3f}")
     for name in ("petitions", "wikinews"):
-        test = read_beir(DATA / "retrieval" / name)
+        test = read_beir(course_data_dir("retrieval", name))
         test = test.of_split("test") if "test" in test.splits.values() else test
-        names = list(test.corpus)
-        documents = [document.full() for document in test.corpus.values()]
-        vectors = encoder.encode(documents)
-        bm25 = BM25(documents)
-        dense, sparse = {}, {}
-        for query, text in test.queries.items():
-            dense[query] = best(names, vectors @ encoder.encode([text])[0])
-            sparse[query] = best(names, bm25.scores(text))
+        queries, documents = judged_queries(test), documents_of(test)
+        dense = dense_run(queries, documents, encoder.encode, encoder.encode)
+        sparse = bm25_run(queries, documents)
         figures = [retrieval_metrics(run, test.qrels)["ndcg@10"] for run in (dense, sparse)]
         print(f"{name}, {len(test.queries)} queries, NDCG@10: {figures[0]:.3f} (BM25 {figures[1]:.3f})", flush=True)
-
-
-def best(names: Sequence[str], scores: np.ndarray, top: int = 10) -> dict[str, float]:
-    """The `top` best documents and their scores."""
-    return {names[i]: float(scores[i]) for i in np.argsort(-scores, kind="stable")[:top]}
 
 
 def by_source(lines: Sequence[Line]) -> dict[str, list[str]]:
@@ -92,7 +81,7 @@ def model_bits(tokenizer, model, lines: Sequence[str]) -> float:
 def score_lm(folder: Path, pieces: int) -> None:
     """Bits per character on the held-out lines of each source, beside 5-grams on as much text and on all of it."""
     tokenizer, model = load_language_model(folder)
-    train, held_out, _ = read_corpus(DATA)
+    train, held_out, _ = read_corpus(course_data_dir())
     held = {name: [line for line in lines if len(line) <= 500] for name, lines in by_source(held_out).items()}
     rng = np.random.default_rng(13)
     order = rng.permutation(len(train))
@@ -121,7 +110,7 @@ def score_lm(folder: Path, pieces: int) -> None:
 def continuations(folder: Path, count: int = 5) -> None:
     """The first `count` held-out lines of each source, continued from at most 12 characters (seed 13, T 0.8)."""
     tokenizer, model = load_language_model(folder)
-    _, held_out, _ = read_corpus(DATA)
+    _, held_out, _ = read_corpus(course_data_dir())
     torch.manual_seed(13)
     for name, lines in by_source(held_out).items():
         print(f"\n## {name}\n")

@@ -12,7 +12,7 @@ from helpers.data.instruction_tasks.material import Material, Refused
 from helpers.data.instruction_tasks.phrasings import draw
 from helpers.data.instruction_tasks.sources import Item
 from helpers.data.instruction_tasks.table import TASKS
-from helpers.data.text import text_key
+from helpers.data.text import key_of, text_key
 
 Row = dict[str, str]
 KEYS = ("instruction", "input", "output", "task")
@@ -133,12 +133,12 @@ def _distinct(rows: Sequence[Built], rejects: Rejects) -> list[Built]:
     """The first of rows that ask and answer the same; none of those that contradict each other."""
     answers: dict[tuple[str, ...], set[str]] = defaultdict(set)
     for built in rows:
-        answers[_question_key(built.row)].add(text_key(built.row["output"]) or built.row["output"])
+        answers[_question_key(built.row)].add(key_of(built.row["output"]))
     seen: set[tuple[str, ...]] = set()
     kept = []
     for built in rows:
         question = _question_key(built.row)
-        whole = (*question, text_key(built.row["output"]) or built.row["output"])
+        whole = (*question, key_of(built.row["output"]))
         task = TASKS.get(built.row["task"]) or extra(built.row["task"])
         if task.one_answer and len(answers[question]) > 1:
             reason = "the same input has another answer elsewhere"

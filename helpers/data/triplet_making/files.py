@@ -44,7 +44,7 @@ def write_set(
     for row, reason, names in by_row.iter_rows():
         number = int(made.rows[row])
         what = f"{reason}: {', '.join(names)}"
-        rejects.add(source.table.row(number, named=True), short_path(source.path), source.line(number), what)
+        rejects.add(source.table.row(number, named=True), source.path, source.line(number), what)
     rejected = rejects.save()  # first: a set without its rejects would look complete
     texts = write_frames(unsupervised, made.texts()) if unsupervised else 0
     triplets = write_frames(supervised, slices(made.supervised)) if supervised else 0

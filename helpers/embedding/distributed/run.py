@@ -18,8 +18,8 @@ import torch
 import torch.distributed as dist
 
 from helpers.course.atomic import atomic_write
+from helpers.course.command_line import add_settings, settings_of
 from helpers.course.launch import torchrun
-from helpers.course.lessons import parse_parameters
 from helpers.course.paths import repository_path
 from helpers.course.settings import LessonSettings
 from helpers.embedding.distributed.scaling import (
@@ -69,14 +69,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="torchrun --nproc_per_node 2 -m helpers.embedding.distributed.run")
     parser.add_argument("--reference", type=Path, required=True, help="gradient of one process, written by torch.save")
     parser.add_argument("--output", type=Path, required=True, help="JSON file for the figures")
-    parser.add_argument("--config_path", default=ScalingSettings.default_config, help="yaml or json")
-    parser.add_argument("-p", nargs=2, action="append", default=[], dest="parameters", metavar=("NAME", "VALUE"))
+    add_settings(parser, ScalingSettings)
     told = parser.parse_args(arguments)
-    given = parse_parameters(told.parameters)
     dist.init_process_group("gloo")
     try:
         rank, processes = world()
-        settings = ScalingSettings.load(told.config_path, **given | {"processes": processes})
+        settings = settings_of(ScalingSettings, told, processes=processes)
         rows = share_of(settings.shared_rows(), rank, processes)
         encoder, reference = settings.exact_encoder(), torch.load(told.reference, weights_only=True)
         found = []

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from helpers.course.checksums import verify_where_listed
 from helpers.course.errors import InputError
 from helpers.course.files import short_path
+from helpers.course.training_faults import LoraDidNotMove
 from helpers.embedding.encoding.loading import read_json
 
 CARD_FILE = "course_adapter.json"
@@ -24,10 +25,6 @@ ATTENTION_AND_FEED_FORWARD = (
     ("q_lin", "k_lin", "v_lin", "out_lin", "lin1", "lin2"),  # DistilBERT
 )
 UNUSED = "pooler"  # BERT's own head on [CLS]; our pooling never calls it, so an adapter there would never move
-
-
-class LoraDidNotMove(RuntimeError):
-    """An adapter took part in a step and came out of it unchanged: training would teach it nothing."""
 
 
 def linear_names(model: nn.Module) -> set[str]:

@@ -18,11 +18,10 @@ from collections.abc import Sequence
 import torch.distributed as dist
 
 from helpers.course.atomic import atomic_write
+from helpers.course.command_line import add_settings, parse_parameters, settings_of
 from helpers.course.errors import InputError
-from helpers.course.lessons import parse_parameters
 from helpers.course.machine import detect_machine, peak_memory_mb, set_seed
 from helpers.course.paths import short_path
-from helpers.course.settings import PROFILES
 from helpers.embedding.gather import end_group, world
 from helpers.embedding.infonce.settings import InfoNCESettings
 from helpers.embedding.infonce.trainer import negatives_per_query, train_contrastive
@@ -37,10 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Train; the first process leaves the model and `metrics.json` in output_dir. Exit status 2: wrong input."""
     parser = argparse.ArgumentParser(prog="python -m helpers.embedding.infonce.command", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--config_path", default=InfoNCESettings.default_config, help="yaml or json")
-    parser.add_argument("--profile", choices=PROFILES, help="section of the file (default: what fits the machine)")
+    add_settings(parser, InfoNCESettings)
+    parser.set_defaults(profile=detect_machine().profile)
     parser.add_argument("--smoke", action="store_true", help="a few steps that show that all works")
-    parser.add_argument("-p", nargs=2, action="append", default=[], dest="parameters", metavar=("NAME", "VALUE"))
     told = parser.parse_args(arguments)
     try:
         given = parse_parameters(told.parameters)
@@ -50,9 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise InputError(
                     "training does not read this setting", place=f"-p {name}", given=given[name], hint=hint
                 )
-        profile = told.profile or detect_machine().profile
-        settings = InfoNCESettings.load(told.config_path, profile=profile, smoke=told.smoke or None, **given)
-        run(settings)
+        run(settings_of(InfoNCESettings, told))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

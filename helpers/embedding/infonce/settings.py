@@ -16,7 +16,7 @@ from helpers.data.e5_rows import e5_from_beir
 from helpers.data.retrieval import RetrievalSet, read_beir, read_e5
 from helpers.embedding.contrastive import ContrastiveRows
 from helpers.embedding.encoder import Encoder
-from helpers.embedding.scoring.runs import tell_unjudged
+from helpers.embedding.scoring.runs import judged_queries, tell_unjudged
 
 
 class InfoNCESettings(LessonSettings):
@@ -124,5 +124,4 @@ class InfoNCESettings(LessonSettings):
         """The whole corpus and the queries of the test split, `max_queries` of them."""
         data = read_beir(self.data_dir / self.test_set, self.test_split)
         tell_unjudged(self.test_set, data)
-        asked = [query for query in data.queries if query in data.qrels][: self.max_queries]
-        return RetrievalSet(data.corpus, {q: data.queries[q] for q in asked}, {q: data.qrels[q] for q in asked})
+        return data.of_queries(list(judged_queries(data))[: self.max_queries])

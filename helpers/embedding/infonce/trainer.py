@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from helpers.course.checkpoints import finish, resumable, run_fingerprint, step_of, weights_digest
-from helpers.course.divergence import Diverged
 from helpers.course.machine import torch_device
+from helpers.course.training_faults import Diverged
 from helpers.embedding.batching import DistinctBatches
 from helpers.embedding.contrastive import ContrastiveRows, InfoNCE
 from helpers.embedding.encoder import Encoder

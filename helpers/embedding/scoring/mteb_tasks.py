@@ -89,12 +89,12 @@ def find_tasks(names: Sequence[str], folder: str | Path, *, hub: bool = True) ->
     return found, missing
 
 
-def hub_reachable(seconds: float = 3.0) -> bool:
+def hub_reachable() -> bool:
     """True where the hub answers at all and ``HF_HUB_OFFLINE`` does not forbid to ask."""
     if os.environ.get("HF_HUB_OFFLINE", "0").upper() in ("1", "TRUE", "YES", "ON"):
         return False
     try:
-        socket.create_connection((HUB, 443), timeout=seconds).close()
+        socket.create_connection((HUB, 443), timeout=3).close()
     except OSError:
         return False
     return True
@@ -126,8 +126,7 @@ def _of_split(folder: Path, wanted: str) -> RetrievalSet:
     if not splits:
         return data
     split = _one_of(splits, wanted, folder)
-    queries = {key: text for key, text in data.queries.items() if data.splits.get(key, split) == split}
-    return RetrievalSet(data.corpus, queries, {query: data.qrels[query] for query in data.qrels if query in queries})
+    return data.of_queries(key for key in data.queries if data.splits.get(key, split) == split)
 
 
 def _pairs_of_split(path: Path, wanted: str) -> Pairs:

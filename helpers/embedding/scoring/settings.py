@@ -12,7 +12,7 @@ from helpers.course.files import repository_path, short_path
 from helpers.data.pairs import Pairs, read_sts
 from helpers.data.retrieval import RetrievalSet, read_beir
 from helpers.embedding.data_settings import DataSettings
-from helpers.embedding.scoring.runs import tell_unjudged
+from helpers.embedding.scoring.runs import judged_queries, tell_unjudged
 
 
 class EvaluationSettings(DataSettings):
@@ -69,11 +69,7 @@ class EvaluationSettings(DataSettings):
             data = read_beir(self.data(name))
             data = data.of_split(self.split) if data.splits else data
             tell_unjudged(Path(name).name, data)
-            first = dict.fromkeys(list(data.qrels)[: self.max_queries])
-            parts = (
-                {key: part[key] for key in first if key in part} for part in (data.queries, data.qrels, data.splits)
-            )
-            sets[Path(name).name] = RetrievalSet(data.corpus, *parts)
+            sets[Path(name).name] = data.of_queries(list(judged_queries(data))[: self.max_queries])
         return sets
 
     def sts_pairs(self) -> Pairs:

@@ -13,14 +13,14 @@ import torch
 from helpers.course.checkpoints import finish, resumable, run_fingerprint, step_of, weights_digest
 from helpers.course.checksums import weights_fingerprint
 from helpers.course.errors import InputError
-from helpers.course.machine import set_seed
+from helpers.course.machine import chosen_dtype, set_seed
 from helpers.course.paths import short_path
 from helpers.instruct.adapters import by_peft, by_unsloth, need_adapter_for
 from helpers.instruct.dpo.loss import REFERENCE
 from helpers.instruct.dpo.settings import DpoSettings
 from helpers.instruct.preferences import Pair
 from helpers.instruct.prompts import Prompt
-from helpers.instruct.unsloth_first import chosen_dtype, fast_language_model
+from helpers.instruct.unsloth_first import fast_language_model
 
 if TYPE_CHECKING:
     from peft import PeftModel

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 from torch import Tensor
 
-from helpers.course.paths import short_path
+from helpers.course.paths import short_path, shown_model
 from helpers.instruct.adapters import with_adapters
 from helpers.instruct.generation import generate_ids
 from helpers.instruct.models import load_language_model
@@ -98,7 +98,7 @@ class TransformersBackend:
         adapters = adapters or {}
         tokenizer, model = load_language_model(base, dtype, load_in_4bit=load_in_4bit)
         model = with_adapters(model, adapters)
-        name = short_path(Path(base)) if Path(base).is_dir() else base
+        name = shown_model(base)
         told = {"batch_size": batch_size, "batch_tokens": batch_tokens}
         own = {
             which: cls(model, Prompt.load(adapter), name=f"{name} + {short_path(adapter)}", adapter=which, **told)

@@ -8,11 +8,10 @@ import sys
 from collections.abc import Sequence
 
 from helpers.course.atomic import atomic_write
+from helpers.course.command_line import add_settings, settings_of
 from helpers.course.errors import InputError
-from helpers.course.lessons import parse_parameters
 from helpers.course.machine import detect_machine, measure
 from helpers.course.paths import short_path
-from helpers.course.settings import PROFILES
 from helpers.instruct.adapters import save_adapter
 from helpers.instruct.sft.course_rows import prepared
 from helpers.instruct.sft.settings import InstructionSettings
@@ -23,22 +22,12 @@ from helpers.instruct.tuning import deepened, load_for_tuning, tune
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train by a settings file; leave adapter, its rows and ``metrics.json`` in its output_dir. Exit status 2: wrong input."""
     parser = argparse.ArgumentParser(prog="python -m helpers.instruct.tuning", description="LoRA instruction tuning")
-    parser.add_argument("--config_path", default=InstructionSettings.default_config, help="yaml or json")
-    parser.add_argument(
-        "--profile", choices=PROFILES, help="which section of the file (default: what fits the machine)"
-    )
+    add_settings(parser, InstructionSettings)
+    parser.set_defaults(profile=detect_machine().profile)
     parser.add_argument("--smoke", action="store_true", help="a few steps that show that all works")
-    parser.add_argument("-p", nargs=2, action="append", default=[], dest="parameters", metavar=("NAME", "VALUE"))
     told = parser.parse_args(arguments)
     try:
-        run(
-            InstructionSettings.load(
-                told.config_path,
-                profile=told.profile or detect_machine().profile,
-                smoke=told.smoke or None,
-                **parse_parameters(told.parameters),
-            )
-        )
+        run(settings_of(InstructionSettings, told))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

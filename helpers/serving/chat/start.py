@@ -12,8 +12,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from helpers.course.command_line import add_settings, settings_of
 from helpers.course.errors import InputError
-from helpers.course.lessons import parse_parameters
 from helpers.course.paths import REPOSITORY
 from helpers.serving.settings import API_KEY, ServingSettings, is_local
 
@@ -88,12 +88,10 @@ generated_by = "2.12.0"
 def main(arguments: list[str] | None = None) -> int:
     """Read the command line and run the page until it is stopped."""
     parser = argparse.ArgumentParser(prog="python -m helpers.serving.chat.start", description=__doc__.split("\n")[0])
-    parser.add_argument("--config", help="a settings file instead of config/serving.yaml")
-    parser.add_argument("-p", nargs=2, action="append", default=[], dest="parameters", metavar=("NAME", "VALUE"))
+    add_settings(parser, ServingSettings)
     options = parser.parse_args(arguments)
     try:
-        values = parse_parameters(options.parameters)
-        command, environment = chat_command(ServingSettings.load(**{"config": options.config} | values))
+        command, environment = chat_command(settings_of(ServingSettings, options))
     except InputError as error:
         print(error, file=sys.stderr)
         return 2

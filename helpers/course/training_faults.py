@@ -1,4 +1,4 @@
-"""Training that ran into numbers that are not finite is stopped, with the step and the learning rate."""
+"""What stops a training that would run on and teach nothing: numbers that are not finite, adapters that do not move."""
 
 import math
 
@@ -7,6 +7,10 @@ from helpers.course.errors import InputError
 
 class Diverged(InputError):
     """Training ran into numbers that are not finite: nothing that follows could be learned."""
+
+
+class LoraDidNotMove(RuntimeError):
+    """An adapter took part in a step and came out of it unchanged: training would teach it nothing."""
 
 
 def refuse_not_finite(what: str, value: float, step: int, lr: float) -> None:
