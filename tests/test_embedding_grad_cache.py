@@ -11,6 +11,7 @@ from torch import nn
 
 from helpers.course.errors import InputError
 from helpers.embedding.encoder import Encoder
+from helpers.embedding.encoding.fast_dropout import use_fast_dropout
 from helpers.embedding.grad_cache import GradCache
 from helpers.embedding.losses import info_nce
 from helpers.embedding.replay import GraphBytes
@@ -324,9 +325,30 @@ def test_autocast_is_restored_for_the_replay_and_its_weight_cache_emptied(encode
 
 
 @pytest.mark.parametrize("reentrant", [False, True])
-def test_gradient_checkpointing_works_or_is_refused(lora, reentrant):
+def test_gradient_checkpointing_computes_layers_again_and_keeps_the_gradient(lora, reentrant):
     model, sides = Model(lora), real_sides(lora)
     _, expected = whole_batch(model, sides)
+    forwards = checkpointed(lora, reentrant)
+    _, gradient = cached(model, sides, token_budget=40)
+    assert relative(gradient, expected) < 1e-5
+    again = len(forwards)
+    lora.model.gradient_checkpointing_disable()
+    forwards.clear()
+    cached(model, sides, token_budget=40)
+    assert again > len(forwards)  # it was on
+
+
+def test_checkpointing_that_cuts_the_graph_is_refused(lora):
+    """Reentrant, over frozen word vectors, without the hook that makes the layers' input ask for a gradient."""
+    forwards = checkpointed(lora, reentrant=True)
+    lora.model.disable_input_require_grads()
+    with pytest.raises(RuntimeError, match="use_reentrant"):
+        cached(Model(lora), real_sides(lora), token_budget=40)
+    assert forwards
+
+
+def checkpointed(lora, reentrant):
+    """Checkpointing on, dropout off; a list that grows with every pass through the first layer."""
     lora.train()  # checkpointing is off in eval mode
     for module in lora.modules():
         if isinstance(module, nn.Dropout):
@@ -334,12 +356,18 @@ def test_gradient_checkpointing_works_or_is_refused(lora, reentrant):
     for layer in lora.model.base_model.model.encoder.layer:
         layer.attention.self.dropout.p = 0.0
     lora.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": reentrant})
-    try:
-        _, gradient = cached(model, sides, token_budget=40)
-    except RuntimeError as refusal:
-        assert reentrant and "use_reentrant" in str(refusal)
-        return
-    assert relative(gradient, expected) < 1e-5
+    forwards = []
+    first = lora.model.base_model.model.encoder.layer[0].attention
+    first.register_forward_pre_hook(lambda *_: forwards.append(1))
+    return forwards
+
+
+def test_the_replay_is_exact_with_the_kernels_that_training_uses(lora):
+    """Our dropout and attention draw from torch's generator as well; LoRA's own dropout beside them."""
+    lora.train()
+    use_fast_dropout(lora.model)
+    first, sides = cached(Model(lora), real_sides(lora), token_budget=40), real_sides(lora)  # compares bit for bit
+    assert not torch.equal(first[1], cached(Model(lora), sides, token_budget=40)[1])  # other draws, other gradient
 
 
 def test_a_graph_counts_each_storage_once_and_no_weight():

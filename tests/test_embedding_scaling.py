@@ -100,6 +100,8 @@ def test_wrong_input_of_the_command_is_told_and_ends_with_status_2(capsys):
 @pytest.mark.parametrize("name", contrastive_command.NOT_READ)
 def test_the_command_refuses_what_it_does_not_read(name, capsys, monkeypatch):
     monkeypatch.setattr(contrastive_command, "run", lambda settings: pytest.fail("it trained"))
-    value = {"compare_batches": "false", "group_size": "4", "max_queries": "5"}.get(name, "retrieval/hansol")
+    value = {"compare_batches": "false", "true_batch": "false", "group_size": "4", "max_queries": "5"}.get(
+        name, "retrieval/hansol"
+    )
     assert contrastive_command.main(["-p", name, value]) == 2
     assert f"-p {name}" in capsys.readouterr().err

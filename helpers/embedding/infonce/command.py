@@ -4,8 +4,9 @@
     torchrun --nproc_per_node 2 -m helpers.embedding.infonce.command -p batch_size 128
     accelerate launch --config_file config/accelerate/one_machine.yaml -m helpers.embedding.infonce.command --profile a100
 
-Settings of the lesson that training does not read (its test set, `compare_batches`) are refused here, as is `group_size`:
-these rows belong to no groups. `batch_size` is the rows of one process: two processes with 128 each have one loss over 256.
+Settings of the lesson that training does not read (its test set, `compare_batches`, `true_batch`) are refused here, as is
+`group_size`: these rows belong to no groups. `batch_size` is the rows of one process: two processes with 128 each have one
+loss over 256.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from helpers.embedding.infonce.trainer import negatives_per_query, train_contras
 from helpers.embedding.mining import mine_rows
 from helpers.embedding.training_record import record_training
 
-NOT_READ = ("test_set", "test_split", "max_queries", "compare_batches", "group_size")
+NOT_READ = ("test_set", "test_split", "max_queries", "compare_batches", "true_batch", "group_size")
 """Settings that a file may hold, for the lesson and for callers that have groups, but that change nothing here."""
 
 
@@ -63,8 +64,10 @@ def run(settings: InfoNCESettings) -> dict[str, object]:
     rows, encoder = settings.training_rows(), settings.encoder()
     if settings.negatives_from == "mined":
         rows, _ = mine_rows(encoder, rows, [], per_query=settings.hard_negatives, **settings.mining())
-    history = train_contrastive(encoder, rows, settings)
     rank, processes = world()
+    if rank == 0:
+        print(f"each query meets {negatives_per_query(rows, settings)}")
+    history = train_contrastive(encoder, rows, settings)
     losses = [history.losses]
     if processes > 1:
         losses = [None] * processes
@@ -79,7 +82,6 @@ def run(settings: InfoNCESettings) -> dict[str, object]:
         "peak_mb": round(peak_memory_mb()),
     }
     if rank == 0:
-        print(f"each query met {negatives_per_query(rows, settings)}")
         folder = encoder.save(settings.output_dir / "model")
         recipe = f"contrastive_command: negatives from {settings.negatives_from}"
         record_training(folder, settings, recipe, [settings.data_dir / settings.train_set, *settings.e5_files])

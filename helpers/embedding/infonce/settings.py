@@ -58,6 +58,7 @@ class InfoNCESettings(LessonSettings):
     compare_batches: bool = Field(
         True, description="of the lesson: a small batch, an accumulated one and no prefixes beside the cached one"
     )
+    true_batch: bool = Field(True, description="of the lesson: the whole batch in one graph beside the cached one")
     mine_top: int = Field(30, ge=1, description="nearest documents that are looked at")
     mine_skip: int = Field(0, ge=0, description="nearest documents that are passed over")
     mine_margin: float = Field(0.95, gt=0, description="a negative scores below this share of the positive's score")

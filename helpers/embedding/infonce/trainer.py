@@ -36,7 +36,17 @@ from helpers.embedding.infonce.settings import InfoNCESettings
 
 MEGABYTE = 2**20
 NOT_IN_THE_WEIGHTS = {
-    *("profile", "config", "smoke", "output_dir", "test_set", "test_split", "max_queries", "compare_batches"),
+    *(
+        "profile",
+        "config",
+        "smoke",
+        "output_dir",
+        "test_set",
+        "test_split",
+        "max_queries",
+        "compare_batches",
+        "true_batch",
+    ),
     *("model", "query_prompt", "document_prompt", "max_length"),  # the start and the token ids are compared
     *("data_dir", "train_set", "e5_files", "max_rows", "negatives_from"),
     *(name for name in InfoNCESettings.model_fields if name.startswith("mine_")),

@@ -10,12 +10,12 @@ from helpers.course.errors import InputError
 Reading = Literal["begins", "contains"]
 READINGS = ("begins", "contains")
 OUTER = re.compile(r"^[\s\W_]+|[\s\W_]+$")
-LEAD = re.compile(r"^(?:정답|답변|답|출력)\s*[:은는]\s*")
-"""답: 긍정 and 정답은 긍정 are answers too."""
-AFTER = re.compile(r"[\W_]*(?:(?:입니다|이다|이에요|예요)(?!\w)|$)|[^\w\s]")
+LEAD = re.compile(r"^(?:\d+\s*[.)]\s*)?(?:(?:정답|답변|답|출력)\s*[:은는]\s*)?")
+"""1. 긍정, 답: 긍정 and 정답은 긍정 are answers too."""
+AFTER = re.compile(r"[\W_]*(?:(?:입니다|이다|이에요|예요|이네요|임)(?!\w)|$)|\s*[^\w\s]")
 """What may follow a word that answers: nothing, its copula, a sign. 긍정은 아니다 and 긍정적이지 않다 are no answers."""
 
-DENIED = re.compile(r"\w*[\W_]*\?|\w*[\W_]+(?:\w+\s+)?(?:아니|아님|아닙)")
+DENIED = re.compile(r"\w*[\W_]*\?|\w*[\W_]+(?:\w+\s+)?(?:아니|아님|아닙|아닌)")
 """긍정? 아니다 and 긍정, 그러나 아님 take back what they begin with."""
 
 
