@@ -190,6 +190,8 @@ def test_what_could_not_be_made_says_why():
         (5, "question"): "the category has no other text left for a negative",
     }
     assert made.small_categories().rows() == [("금융", "카드", 1, 2)]
+    alike = basic(small(), replace(COLUMNS, category="domain", domain="domain"))  # both are one column
+    assert alike.small_categories().columns == ["domain", "rows", "missing"]
     assert set(made.sources[made.supervised["anchor"].to_numpy() == "설명 하나"].tolist()) == {0, 4}
 
 

@@ -50,7 +50,7 @@ class SimCSESettings(DataSettings):
     max_sentences: int | None = Field(None, ge=10)
     trials: int = Field(6, ge=1, description="trials of a search")
     trial_steps: int = Field(2, ge=1, description="steps of batch_size whose sentences a trial reads")
-    seeds: int = Field(3, ge=1, description="how many seeds the comparison over seeds runs")
+    seeds: int = Field(3, ge=2, description="how many seeds the comparison over seeds runs")
 
     def encoder(self) -> Encoder:
         """The model to start from, without an adapter."""
