@@ -397,6 +397,16 @@ def test_a_parameter_of_the_lessons_own_is_never_taken_for_a_short_form(tmp_path
     assert check_parameters(Lesson(path), {"temperature": 1}) == {"temperature": 1}
 
 
+def test_null_is_no_value_of_a_parameter(tmp_path):
+    """papermill would hand on None, which a lesson takes for: as the settings file says."""
+    path = write_lesson(tmp_path, "00_a")
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[1].source = "temperature = None"
+    nbformat.write(notebook, path)
+    with pytest.raises(InputError, match=r"(?s)null means.*parameter temperature.*copy of the settings file"):
+        check_parameters(Lesson(path), {"temperature": None})
+
+
 def test_short_forms_stand_for_the_names_of_the_lesson(tmp_path):
     path = write_lesson(tmp_path, "00_a")
     notebook = nbformat.read(path, as_version=4)

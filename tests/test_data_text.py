@@ -19,7 +19,7 @@ from helpers.data.duplicates import (
     without_duplicates,
 )
 from helpers.data.lengths import syllables, text_lengths
-from helpers.data.text import DOUBTFUL, normalise, normalise_columns, text_key
+from helpers.data.text import DOUBTFUL, key_of, normalise, normalise_columns, text_key
 
 TEXTS = st.text(st.sampled_from("가각나ㅋ aA.\u1100\u1161\u0301\u200b\u3000\ufeffé"), max_size=8)
 
@@ -128,7 +128,7 @@ def _groups(rows):
     """Rows that share a text, directly or by a chain, the slow way."""
     groups = []
     for row in rows:
-        keys = {text_key(text) or text for text in row}
+        keys = {key_of(text) for text in row}
         joined = [group for group in groups if any(keys & other for other in group)]
         groups = [group for group in groups if group not in joined] + [
             [keys, *(one for group in joined for one in group)]
@@ -147,7 +147,7 @@ def test_a_split_shares_no_text_and_loses_no_row(rows, share, seed):
         return
     assert second and sorted(first + second) == list(range(len(rows)))
     assert len(second) <= share * len(rows)
-    keys = [{text_key(text) or text for row in part for text in rows[row]} for part in (first, second)]
+    keys = [{key_of(text) for row in part for text in rows[row]} for part in (first, second)]
     assert not keys[0] & keys[1]
     assert (first, second) == split_rows(rows, share, seed)
 

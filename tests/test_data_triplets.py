@@ -192,6 +192,7 @@ def test_what_could_not_be_made_says_why():
     assert made.small_categories().rows() == [("금융", "카드", 1, 2)]
     alike = basic(small(), replace(COLUMNS, category="domain", domain="domain"))  # both are one column
     assert alike.small_categories().columns == ["domain", "rows", "missing"]
+    assert fused(small(), alike.columns).rejected.height and len(domainwise(small(), alike.columns)) == 1
     assert set(made.sources[made.supervised["anchor"].to_numpy() == "설명 하나"].tolist()) == {0, 4}
 
 

@@ -22,6 +22,7 @@ from helpers.embedding.evaluation import alignment_uniformity, cosines, sts_spea
 from helpers.embedding.infonce.settings import InfoNCESettings
 from helpers.embedding.infonce.trainer import train_contrastive
 from helpers.embedding.losses import alignment, cosent_loss, info_nce, uniformity
+from helpers.embedding.schedule import rate_share
 from helpers.embedding.search import best_values, search
 from helpers.embedding.simcse_settings import SimCSESettings
 from helpers.embedding.training import History, batches, known_positives, pair_loss, train, validation_loss, views
@@ -50,6 +51,14 @@ def encoder_of(settings, lora=True):
 
 def lora_b(encoder):
     return {n: p.detach().clone() for n, p in encoder.named_parameters() if ".lora_B." in n}
+
+
+def test_no_step_of_a_run_stands_still():
+    """transformers gives the first of three steps a rate of 0."""
+    assert [rate_share(step, 3, 0.1) for step in (1, 2, 3)] == pytest.approx([1, 2 / 2.7, 1 / 2.7])
+    shares = [rate_share(step, 100, 0.1) for step in range(1, 101)]
+    assert min(shares) > 0 and shares[:10] == pytest.approx([0.1 * step for step in range(1, 11)])
+    assert shares[10:] == sorted(shares[10:], reverse=True) and rate_share(1, 1, 0.9) > 0
 
 
 def test_every_lora_b_moves_in_the_first_step(settings):

@@ -120,6 +120,9 @@ def check_parameters(lesson: Lesson, given: dict[str, Any]) -> dict[str, Any]:
         raise InputError("this lesson has no cell tagged `parameters`", file=lesson.path.name)
     checked: dict[str, Any] = {}
     for name, value in given.items():
+        if value is None:
+            hint = "leave it out; to set something to null, write it into a copy of the settings file and name that as config"
+            raise InputError("null means: as the settings file says", place=f"parameter {name}", given=value, hint=hint)
         full = name if name in allowed else ALIASES.get(name, name)
         if full not in allowed:
             near = difflib.get_close_matches(name, [*allowed, *ALIASES], 2, 0.6)

@@ -77,6 +77,7 @@ def _header(text: str, path: Path, separator: str, quoted: bool) -> list[str]:
                 file=short_path(path),
                 place=f"line 1, column {number}",
                 given=separator.join(header),
+                hint="pandas writes one for the index: to_csv(..., index=False)",
             )
         if header.count(name) > 1:
             raise InputError("two columns have the same name", file=short_path(path), place="line 1", given=name)

@@ -2,11 +2,12 @@
 
 import os
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import pandas as pd
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     PrivateAttr,
@@ -29,6 +30,10 @@ SMOKE_VARIABLE = "COURSE_SMOKE"
 def smoke_is_asked_for() -> bool:
     """Whether ``COURSE_SMOKE=1`` stands in the environment: every lesson runs at its smallest size."""
     return os.environ.get(SMOKE_VARIABLE) == "1"
+
+
+TextOrNone = Annotated[str | None, BeforeValidator(lambda value: value or None)]
+"""A text that may be left out: empty, it is None, which a parameter cannot say (there null means: as the file says)."""
 
 
 class LessonSettings(BaseModel):

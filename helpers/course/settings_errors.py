@@ -130,5 +130,6 @@ def _type_words(annotation: Any) -> str:
         return " or ".join(_type_words(part) for part in get_args(annotation))
     if get_origin(annotation) in (list, tuple, set):
         inner = [_type_words(part) for part in get_args(annotation) if part is not Ellipsis]
-        return f"a list of values, each {inner[0]}" if inner else "a list"
+        written = ', written ["a", "b"]' if inner == ["text"] else ""
+        return f"a list of values, each {inner[0]}{written}" if inner else "a list"
     return WORDS.get(annotation, getattr(annotation, "__name__", str(annotation)))

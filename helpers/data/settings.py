@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from helpers.course.settings import LessonSettings
+from helpers.course.settings import LessonSettings, TextOrNone
 
 
 class EmbeddingDataSettings(LessonSettings):
@@ -21,7 +21,7 @@ class EmbeddingDataSettings(LessonSettings):
     desc_col: str = Field(description="column of the anchors")
     category_col: str = Field(description="column that hard negatives share with their anchor")
     positive_cols: list[str] = Field(min_length=1, description="columns of positives")
-    domain_col: str | None = Field(None, description="column of domains: a file for each")
+    domain_col: TextOrNone = Field(None, description="column of domains: a file for each")
     num_negatives: int = Field(5, ge=1, le=100, description="negatives for each anchor in the fused set")
     widen: Literal["none", "domain", "file"] = Field("none", description="from where a small category may draw")
     sentences_file: str = Field(description="normal set (txt, csv, jsonl, pkl; also .gz)")

@@ -112,7 +112,7 @@ class DistinctBatches:
                 "no batch of rows that share no text can be made",
                 place="batch_size",
                 given=batch_size,
-                hint="too many rows have the same query or document: use a smaller batch",
+                hint=f"there are {len(keys):,} rows, and rows with the same query or document stay apart: use a smaller batch",
             )
 
     def draw(self, epoch: int) -> list[list[int]]:

@@ -41,6 +41,7 @@ from helpers.embedding.encoding.loading import (
 )
 from helpers.embedding.encoding.piece_weights import LEAST, PieceWeights
 from helpers.embedding.evaluation import check_scored
+from helpers.embedding.schedule import MovesFromTheFirstStep
 from helpers.embedding.scoring.runs import TOP, dense_run, documents_of, judged_queries
 from helpers.embedding.triplet_settings import LossName, TripletSettings
 
@@ -123,7 +124,7 @@ def make_loss(model: SentenceTransformer, settings: TripletSettings, name: LossN
     return losses.MultipleNegativesRankingLoss(model, scale=1 / settings.loss_temperature)
 
 
-class _Trainer(SentenceTransformerTrainer):
+class _Trainer(MovesFromTheFirstStep, SentenceTransformerTrainer):
     def add_model_card_callback(self, default_args_dict: dict[str, object]) -> None:
         """No statistics for a model card: the lesson records what was trained."""
 
@@ -176,7 +177,7 @@ def train_triplets(
         per_device_train_batch_size=size,
         learning_rate=lr or settings.lr,
         learning_rate_mapping=word_vector_rate(model, settings.embedding_lr),
-        warmup_steps=settings.warmup,  # below 1: a share of all steps
+        warmup_steps=settings.warmup,
         num_train_epochs=epochs or 1,
         max_steps=-1 if epochs else settings.max_steps,
         prompts={"triplets": before} if prompts else None,

@@ -22,6 +22,7 @@ from helpers.embedding.encoding.adapters import LoraWatch, refuse_frozen
 from helpers.embedding.encoding.fast_dropout import use_fast_dropout
 from helpers.embedding.evaluation import check_scored, sts_spearman
 from helpers.embedding.losses import cosent_loss, info_nce
+from helpers.embedding.schedule import rate_share
 from helpers.embedding.simcse_settings import SimCSESettings
 
 STATE_FILE, HISTORY_FILE = "state.pt", "history.json"
@@ -166,8 +167,7 @@ def train(encoder: Encoder, sets: list[Pairs], validation: Pairs, sts: Pairs, se
             if step <= done:
                 continue
             watch = LoraWatch(encoder.model) if settings.use_lora and step == 1 else None
-            rise = step / max(1, settings.warmup * steps)
-            rate = settings.lr * min(1.0, rise, (steps - step + 1) / max(1, (1 - settings.warmup) * steps))
+            rate = settings.lr * rate_share(step, steps, settings.warmup)
             for group in optimizer.param_groups:
                 group["lr"] = rate
             torch.manual_seed(settings.seed * 1_000_003 + step)

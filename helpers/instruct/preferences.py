@@ -76,7 +76,8 @@ def read_pairs(path: str | Path, prompt: Prompt, max_length: int, rejects: Rejec
         else:
             rejects.add(row, path, line, wrong)
     if not pairs:
-        raise InputError("this file holds no pair that can be used", file=short_path(path), allowed=SHAPE)
+        given = rejects.summary() if rejects is not None else None
+        raise InputError("this file holds no pair that can be used", file=short_path(path), given=given, allowed=SHAPE)
     return pairs
 
 

@@ -175,6 +175,8 @@ async def _invalid(request: Request, error: RequestValidationError) -> Response:
         what, allowed = "not offered here", ", ".join(owner.model_fields)
     else:
         what, allowed = " or ".join(dict.fromkeys(each["msg"] for each in wrong)), ""
+    if not name and "json" not in request.headers.get("content-type", ""):
+        allowed = "JSON, with the header Content-Type: application/json"
     return ApiError(400, f"{name or 'the body'}: {what}", allowed=allowed, param=name or None, code=code).response()
 
 

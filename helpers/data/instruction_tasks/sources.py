@@ -1,9 +1,9 @@
 """Source files as material: the course's own rows and the public Korean sets that fit into one of the 22 tasks.
 
-A file is known by its name (``READERS``), with or without ``.gz``; any other ``.jsonl`` is read as finished rows:
-instruction, input, output and task, or KOSITP's three keys (input, with the instruction inside, output, Task_name). Rows
-that cannot be used go to ``rejects`` with their line and reason. Rows that a set marks as its dev or test side are left
-alone and counted.
+A file is known by its name (``READERS``), with or without ``.gz``; any other ``.jsonl`` that is named itself, not by its
+folder, is read as finished rows: instruction, input, output and task, or KOSITP's three keys (input, with the instruction
+inside, output, Task_name). Rows that cannot be used go to ``rejects`` with their line and reason. Rows that a set marks as
+its dev or test side are left alone and counted.
 """
 
 from collections import Counter

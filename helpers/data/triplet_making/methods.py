@@ -132,9 +132,9 @@ def _groups(table: pl.DataFrame, columns: Columns, names: list[str], widen: Wide
 
 
 def _codes(table: pl.DataFrame, names: list[str]) -> np.ndarray:
-    key = table.select(pl.struct(names).hash(seed=0)).to_series().to_numpy()
+    key = table.select(pl.struct(list(dict.fromkeys(names))).hash(seed=0)).to_series().to_numpy()
     codes = np.unique(key, return_inverse=True)[1].astype(np.int64)
-    empty = table.select(pl.any_horizontal(pl.col(name) == "" for name in names)).to_series().to_numpy()
+    empty = table.select(pl.any_horizontal(pl.col(name) == "" for name in dict.fromkeys(names))).to_series().to_numpy()
     return np.where(empty, -1, codes)
 
 

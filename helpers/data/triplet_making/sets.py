@@ -110,7 +110,9 @@ class TripletSet:
 
     def small_categories(self) -> pl.DataFrame:
         """(domain,) category, rows, missing: categories that could not supply every negative, most missing first."""
-        names = list(dict.fromkeys(filter(None, (self.columns.domain, self.columns.category))))  # they may be one column
+        names = list(
+            dict.fromkeys(filter(None, (self.columns.domain, self.columns.category)))
+        )  # they may be one column
         short = self.rejected.filter(pl.col("reason") == TOO_SMALL)
         missing = self.table[short["row"]].group_by(names).agg(missing=pl.len())
         rows = self.table.group_by(names).agg(rows=pl.len())

@@ -11,7 +11,7 @@ from pydantic import AliasChoices, Field, model_validator
 from helpers.course.errors import InputError
 from helpers.course.machine import detect_machine
 from helpers.course.paths import repository_path, short_path
-from helpers.course.settings import LessonSettings
+from helpers.course.settings import LessonSettings, TextOrNone
 from helpers.data.e5_rows import e5_from_beir
 from helpers.data.retrieval import RetrievalSet, read_beir, read_e5
 from helpers.embedding.contrastive import ContrastiveRows
@@ -26,7 +26,7 @@ class InfoNCESettings(LessonSettings):
 
     train_set: str = Field("retrieval/hansol", description="BEIR folder to train on, below data_dir")
     test_set: str = Field("retrieval/hansol", description="BEIR folder to test on, below data_dir")
-    test_split: str | None = Field("test", description="null: the test set has no splits")
+    test_split: TextOrNone = Field("test", description="null: the test set has no splits")
     e5_files: list[str] = Field(["sample_data/e5/train.jsonl"], description="more rows; from the repository's root")
     max_rows: int | None = Field(None, ge=4, description="training rows, drawn by seed; null: all")
     max_queries: int | None = Field(None, ge=2, description="test queries; null: all")

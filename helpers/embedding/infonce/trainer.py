@@ -33,6 +33,7 @@ from helpers.embedding.infonce.callbacks import (
     history_files,
 )
 from helpers.embedding.infonce.settings import InfoNCESettings
+from helpers.embedding.schedule import MovesFromTheFirstStep
 
 MEGABYTE = 2**20
 NOT_IN_THE_WEIGHTS = {
@@ -63,7 +64,7 @@ class Arguments(TrainingArguments):
         return torch.device("cpu") if device.type == "cpu" else device
 
 
-class ContrastiveTrainer(Trainer):
+class ContrastiveTrainer(MovesFromTheFirstStep, Trainer):
     """Hugging Face's Trainer with a batch sampler that keeps equal texts apart, and InfoNCE over whole batches.
 
     Mixed precision, accumulation, the content of a checkpoint and several processes are the Trainer's own. Every row of a
