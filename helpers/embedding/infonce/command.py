@@ -64,10 +64,8 @@ def run(settings: InfoNCESettings) -> dict[str, object]:
     rows, encoder = settings.training_rows(), settings.encoder()
     if settings.negatives_from == "mined":
         rows, _ = mine_rows(encoder, rows, [], per_query=settings.hard_negatives, **settings.mining())
-    rank, processes = world()
-    if rank == 0:
-        print(f"each query meets {negatives_per_query(rows, settings)}")
     history = train_contrastive(encoder, rows, settings)
+    rank, processes = world()  # the Trainer has made the group
     losses = [history.losses]
     if processes > 1:
         losses = [None] * processes
@@ -82,6 +80,7 @@ def run(settings: InfoNCESettings) -> dict[str, object]:
         "peak_mb": round(peak_memory_mb()),
     }
     if rank == 0:
+        print(f"each query met {negatives_per_query(rows, settings)}")
         folder = encoder.save(settings.output_dir / "model")
         recipe = f"contrastive_command: negatives from {settings.negatives_from}"
         record_training(folder, settings, recipe, [settings.data_dir / settings.train_set, *settings.e5_files])
