@@ -22,4 +22,5 @@ class MovesFromTheFirstStep:
         self.lr_scheduler = self.lr_scheduler or LambdaLR(
             optimizer or self.optimizer, lambda done: rate_share(min(done + 1, steps), steps, warmup)
         )
+        self._created_lr_scheduler = True
         return self.lr_scheduler

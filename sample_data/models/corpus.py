@@ -144,9 +144,7 @@ def train_tokenizer(texts: Iterator[str], vocab_size: int, specials: list[str], 
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         special_tokens=specials + [f"<0x{byte:02X}>" for byte in range(256)],
-        limit_alphabet=min(
-            3000, max(vocab_size - 600, vocab_size // 2)
-        ),  # rarer ones are spelt in bytes: pieces need room
+        limit_alphabet=min(3000, max(vocab_size - 600, vocab_size // 2)),  # rarer ones in bytes: pieces need room
         min_frequency=2,
         show_progress=False,
     )
